@@ -1,0 +1,202 @@
+"""One arm of a recipe, trained to the end: from a start checkpoint to `final/` and `done.json`.
+
+    out/  provenance.json | metrics.jsonl | checkpoint-N/ | tokens.json | final/ | done.json
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evals import benchmarks
+from evals.errors import BadInput
+from repro import folder
+from repro.exits import Interrupted
+from repro.recipe import Recipe
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train_arm(
+    recipe: Recipe,
+    arm: str,
+    seed: int,
+    out: Path,
+    *,
+    resume: bool = False,
+    steps: int | None = None,
+    data: Path | None = None,
+    videos: Path | None = None,
+    model: Path | None = None,
+    progress: Progress = lambda row: None,
+) -> None:
+    """Train `arm` of `recipe` under `seed` into the folder `out`.
+
+    resume: continue from the newest checkpoint. steps: instead of max_steps. data, videos: records
+    and media instead of the recipe's. model: start checkpoint instead of the recipe's.
+    Raises BadInput, Undecodable, Diverged; KeyboardInterrupt after saving the step under way.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # the fastest on a shared machine, and bit-exact on resume
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with folder.writing(out, resume=resume):
+        if (out / "done.json").exists():
+            return
+        chosen = recipe.arm(arm)
+        settings = replace(chosen.trainer, max_steps=steps or chosen.trainer.max_steps)
+        start = start_checkpoint(recipe, model)
+        provenance = _provenance(recipe, arm, seed, start, data, settings.max_steps)
+        _check_same(out / "provenance.json", provenance)
+        folder.write_json(out / "provenance.json", provenance)
+        began = time.perf_counter()
+        trainer = _trainer(recipe, arm, seed, out, settings, start, data, videos, progress)
+        _run(trainer, out)
+        _finish(trainer, out, settings.max_steps, time.perf_counter() - began)
+
+
+def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
+    """The folder training starts from: `tiny/<name>` is shipped in repro/tiny."""
+    if model is not None:
+        return model
+    if recipe.model.id.startswith("tiny/"):
+        shipped = Path(__file__).parent / recipe.model.id
+        if not (shipped / "config.json").exists():
+            raise BadInput(f"{shipped} is missing; `repro tiny build` makes it")
+        return shipped
+    found = Path(recipe.model.id)
+    if not found.is_dir():
+        raise BadInput(
+            f"{recipe.model.id} is not a folder on this machine; download it at its pinned "
+            "revision and name it with --model"
+        )
+    return found
+
+
+def _trainer(
+    recipe: Recipe, arm: str, seed: int, out: Path, settings: Any, start: Path,
+    data: Path | None, videos: Path | None, progress: Progress,
+) -> Any:  # fmt: skip
+    from evals.vlm import load
+    from repro.core.data import Prompts, Records
+    from repro.core.trainer import GroupTrainer
+
+    vlm = load(start, dtype="bfloat16" if settings.bf16 else "float32")
+    if recipe.model.freeze_vision:
+        vlm.model.model.visual.requires_grad_(False)
+    if data is None:
+        pool = benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
+    else:
+        pool = benchmarks.load("jsonl", data=data, root=videos)
+    chosen = recipe.arm(arm)
+    methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
+    return GroupTrainer(
+        vlm,
+        methods[chosen.method](chosen.switches, seed),
+        settings,
+        chosen.switches,
+        Records(pool.samples, settings.prompts_per_step, seed),
+        Prompts(vlm, recipe.protocol(recipe.decoding())),
+        out,
+        seed=seed,
+        on_step=progress,
+    )
+
+
+def _run(trainer: Any, out: Path) -> None:
+    from repro.core.checkpoint import latest
+
+    with _after_this_step(trainer) as stopped:
+        trainer.train(resume=latest(out))
+    if stopped:
+        raise (Interrupted if stopped[0] == signal.SIGTERM else KeyboardInterrupt)
+
+
+@contextmanager
+def _after_this_step(trainer: Any) -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM lets the step under way end and saves it; a second one is obeyed
+    at once."""
+    from transformers import TrainerCallback
+
+    stopped: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.getsignal(s) for s in signals}
+
+    def ask(signum: int, frame: Any) -> None:
+        stopped.append(signum)
+        for s in signals:
+            signal.signal(s, before[s])
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            if stopped:
+                control.should_save = control.should_training_stop = True
+            return control
+
+    trainer.add_callback(Stop())
+    for s in signals:
+        signal.signal(s, ask)
+    try:
+        yield stopped
+    finally:
+        for s in signals:
+            signal.signal(s, before[s])
+
+
+def _finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
+    from repro.core import checkpoint
+
+    final = out / "final"
+    checkpoint.write_aside(final, trainer.save_policy)
+    for old in out.glob("checkpoint-*"):  # the arm is finished: nothing is left to resume
+        checkpoint.discard(old)
+    done = {
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "final": final.name,
+        "sha256": checkpoint.weights_sha256(final),
+    }
+    folder.write_json(out / "done.json", done)
+
+
+def _provenance(
+    recipe: Recipe, arm: str, seed: int, start: Path, data: Path | None, steps: int
+) -> dict[str, Any]:
+    from repro.core.checkpoint import weights_sha256
+
+    packages = ("torch", "transformers", "accelerate", "av", "numpy")
+    return {
+        "recipe": recipe.paper,
+        "profile": recipe.profile_name,
+        "fingerprint": recipe.fingerprint,
+        "arm": arm,
+        "seed": seed,
+        "steps": steps,
+        "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
+        "data": str(data.name) if data else recipe.data.records,
+        "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "threads": 1,
+    }
+
+
+def _check_same(path: Path, provenance: dict[str, Any]) -> None:
+    """A resumed arm must be the arm that was begun."""
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text())
+    for key in ("fingerprint", "arm", "seed", "steps", "start", "data"):
+        if begun[key] != provenance[key]:
+            raise BadInput(
+                f"{path.parent} was begun with another {key}; choose another --out, or delete it"
+            )

@@ -1,0 +1,82 @@
+"""Checkpoints without pickle: safetensors and JSON, written aside and renamed.
+
+    checkpoint-N/  model.safetensors + config, processor | optimizer.safetensors | optimizer.json |
+                   scheduler.json | trainer_state.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+def write_aside(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a scratch folder, then rename it: the folder exists whole or not at all."""
+    scratch = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    fill(scratch)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Tensors to optimizer.safetensors, the rest to JSON."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{key}": value.contiguous()
+        for index, slots in state["state"].items()
+        for key, value in slots.items()
+    }
+    save_file(tensors, folder / "optimizer.safetensors")
+    (folder / "optimizer.json").write_text(json.dumps(state["param_groups"]))
+    (folder / "scheduler.json").write_text(json.dumps(scheduler.state_dict()))
+
+
+def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """The inverse of `save_optimizer`, bit for bit."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(folder / "optimizer.safetensors").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = json.loads((folder / "optimizer.json").read_text())
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict(json.loads((folder / "scheduler.json").read_text()))
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Weights of a checkpoint into a model of the same shape; tied weights are stored once."""
+    tensors = load_file(folder / "model.safetensors")
+    _, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = set(model.all_tied_weights_keys)
+    missing = set(model.state_dict()) - set(tensors) - tied
+    if missing or unexpected:
+        raise ValueError(f"{folder}: missing {sorted(missing)[:3]}, unexpected {unexpected[:3]}")
+
+
+def discard(folder: Path) -> None:
+    """Remove a checkpoint: renamed first, so that a killed removal leaves none that looks whole."""
+    gone = folder.with_name(f".{folder.name}.discarded")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))
+    return found[-1] if found else None
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the checkpoint's safetensors, in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("model*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""Video-KTR: the loss keeps only tokens that depend on the video, on frame order, or on chance.
+
+    E = entropy, V = |logp - logp without vision|, T = |logp - logp with frames shuffled|
+    weight = 1 where a token is among the top share of E or V or T, else 0
+
+The signed differences, the pooled quantile and the other habits of the released code are switches.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from repro.core.counterfactual import signal_masks, union
+from repro.core.method import TGRPO, Method
+from repro.core.types import Group, TokenScores
+from repro.recipe import Switches
+
+
+class KTR(Method):
+    """Video-KTR; a ratio of 0 turns a signal off, and its pass is not run."""
+
+    def __init__(self, switches: Switches, seed: int = 0):
+        super().__init__(switches, seed)
+        ratios = {"visual": switches.ratios.visual, "temporal": switches.ratios.temporal}
+        self.needs = frozenset(name for name, ratio in ratios.items() if ratio > 0)
+
+    def signals(self, scores: TokenScores) -> dict[str, Tensor]:
+        s = self.switches
+        ratios = {
+            "entropy": s.ratios.entropy, "visual": s.ratios.visual, "temporal": s.ratios.temporal
+        }  # fmt: skip
+        return signal_masks(scores, ratios, sign=s.sign, scope=s.scope, rule=s.rule)
+
+    def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
+        return union(self.signals(scores), scores.valid).float()
+
+
+class RandomTokens(KTR):
+    """The control: random tokens, for every completion as many as KTR would have kept, or a fixed
+    share of the valid ones (`share`)."""
+
+    def signals(self, scores: TokenScores) -> dict[str, Tensor]:
+        return {}
+
+    def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
+        count = scores.valid.sum(-1, keepdim=True)
+        if self.switches.share == "union":
+            count = union(super().signals(scores), scores.valid).sum(-1, keepdim=True)
+        else:
+            count = torch.ceil(count * self.switches.share)
+        return self._draw(group, scores.valid, count).float()
+
+    def _draw(self, group: Group, valid: Tensor, count: Tensor) -> Tensor:
+        """(G, C) bool: `count` (G, 1) valid tokens of every row, seeded by what was sampled."""
+        key = zlib.crc32(repr([r.ids for r in group.rollouts]).encode())
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + key)
+        draws = torch.rand(valid.shape, generator=generator).to(valid.device)
+        rank = draws.masked_fill(~valid, 2.0).argsort(-1).argsort(-1)
+        return (rank < count) & valid
+
+
+METHODS = {"grpo": Method, "t_grpo": TGRPO, "ktr": KTR, "random": RandomTokens}

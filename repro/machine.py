@@ -1,0 +1,64 @@
+"""Facts about this machine and this working tree, as records and the doctor state them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Physical memory, or the container's limit where that is less; GiB."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total / 2**30
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = info.read_text().splitlines() if info.exists() else []
+    found = [line.partition(":")[2].strip() for line in names if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+def gpu() -> str | None:
+    """Name and count of the CUDA devices torch can use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+
+
+def git() -> dict[str, Any]:
+    """`{"commit", "dirty"}` of the tree this code runs from; both None outside git."""
+    commit = _git("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}
+
+
+def who() -> str:
+    """Who files a record: $REPRO_WHO, else the account's name."""
+    return os.environ.get("REPRO_WHO") or getpass.getuser()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet
+        return None
+    return run.stdout.strip()

@@ -1,0 +1,350 @@
+"""A paper's recipe: `recipe.yaml`, read strictly, resolved for one profile.
+
+    switches of an arm = profile.switches <- preset <- arm.switches      (later wins)
+    trainer  of an arm = profile.trainer  <- arm.trainer
+
+A preset says how a paper and its released code differ; a profile says how large the run is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from evals.errors import BadInput
+from evals.types import Decoding, Protocol
+from repro.strict import Fragment, Reader, nearest, read_yaml
+
+MethodName = Literal["grpo", "ktr", "t_grpo", "random"]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Share of tokens each signal selects; 0 turns the signal off, 1 keeps every token."""
+
+    entropy: float
+    visual: float
+    temporal: float
+
+
+@dataclass(frozen=True)
+class LengthBonus:
+    """`bonus` is added to a right rollout whose length lies in `window` (tokens, both ends in).
+
+    length: what is counted, real tokens (`valid`) or, as the released KTR does, selected ones.
+    """
+
+    window: tuple[int, int]
+    bonus: float
+    length: Literal["valid", "selected"]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Where a paper and its code can differ; each can be set on its own.
+
+    sign: of the visual and temporal scores. precision: of the scores. masked_positions: position
+    ids of the vision-free pass. scope: tokens compete within a completion or within the group.
+    rule: exact top ceil(r n), or every score at or above the (1 - r) quantile. shuffle: unit of the
+    frame shuffle, one frame or one 2-frame group. identity: may the shuffle change nothing.
+    normaliser: tokens the loss is divided by. kl_on: tokens the KL is taken on.
+    """
+
+    sign: Literal["absolute", "signed"]
+    precision: Literal["fp32", "model"]
+    masked_positions: Literal["kept", "collapsed"]
+    scope: Literal["completion", "group"]
+    rule: Literal["top", "quantile"]
+    ratios: Ratios
+    shuffle: Literal["frame", "group"]
+    identity: Literal["excluded", "allowed"]
+    normaliser: Literal["valid", "selected"]
+    kl_on: Literal["selected", "valid"]
+    length_bonus: LengthBonus
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Optimisation and sampling under TRL's field names; `prompts_per_step` is ours.
+
+    One step draws prompts_per_step prompts and num_generations completions of each.
+    """
+
+    prompts_per_step: int
+    num_generations: int
+    max_steps: int
+    max_completion_length: int
+    learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    beta: float
+    epsilon: float
+    num_iterations: int
+    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    temperature: float
+    top_p: float
+    top_k: int
+    bf16: bool
+    gradient_checkpointing: bool
+    save_steps: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """The start checkpoint: `tiny/<name>` is shipped here, anything else is a hub id or a folder."""
+
+    id: str
+    revision: str | None
+    freeze_vision: bool
+
+    @property
+    def location(self) -> str:
+        """What a loader takes: the shipped folder, or the id as it stands."""
+        shipped = Path(__file__).parent / self.id
+        return str(shipped) if self.id.startswith("tiny/") else self.id
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training records: `microworld`, or a data set id; `size` counts records, None if unknown."""
+
+    records: str
+    split: str
+    revision: str | None
+    size: int | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model is shown; fields as in evals.types.Protocol. `prompt` is training's."""
+
+    id: str
+    prompt: str
+    grader: str
+    fps: float
+    min_frames: int
+    max_frames: int
+    min_pixels: int
+    max_pixels: int
+    positions: str
+    time: Literal["true", "constant"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked of a trained arm. samples: replies per question at `temperature`.
+
+    limit: questions, None for all. greedy: also ask once at temperature 0.
+    cold: also ask the start checkpoint.
+    """
+
+    benchmark: str
+    prompt: str
+    split: str
+    samples: int
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    limit: int | None
+    greedy: bool
+    cold: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What `repro plan` counts with; None means unknown. step_seconds: one arm, alone on hardware."""
+
+    hardware: str
+    step_seconds: float | None
+    evaluation_seconds: float | None
+    memory_gib: float | None
+    download_gib: float | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained variant, fully resolved."""
+
+    name: str
+    method: MethodName
+    preset: str
+    switches: Switches
+    trainer: Trainer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One paper at one profile. `profile("paper")` is the same paper at another.
+
+    arms: every arm the file defines. run: the arms of a default run. sources: dotted key of the
+    file -> where its value comes from.
+    """
+
+    paper: str
+    title: str
+    file: Path
+    profile_name: str
+    profiles: tuple[str, ...]
+    arms: Mapping[str, Arm]
+    run: tuple[str, ...]
+    seeds: tuple[int, ...]
+    reference_seeds: tuple[int, ...]
+    model: Model
+    data: Data
+    view: View
+    trainer: Trainer
+    evaluation: Evaluation
+    cost: Cost
+    sources: Mapping[str, str]
+
+    @classmethod
+    def load(cls, name: str | Path, profile: str = "micro") -> Recipe:
+        """`name`: a paper of this suite, or the path of a recipe file.
+
+        Raises BadInput naming the file, the key and the nearest known key.
+        """
+        return _load(_find(name), profile)
+
+    def profile(self, name: str) -> Recipe:
+        """The same paper at the named profile."""
+        return _load(self.file, name)
+
+    def arm(self, name: str) -> Arm:
+        """Raises BadInput with the nearest arm."""
+        if name not in self.arms:
+            raise BadInput(f"{self.paper} has no arm {name!r}{nearest(name, self.arms)}")
+        return self.arms[name]
+
+    def decoding(self, *, greedy: bool = False, seed: int = 0) -> Decoding:
+        """How evaluation draws replies; greedy is one reply at temperature 0."""
+        e = self.evaluation
+        if greedy:
+            return Decoding(max_new_tokens=e.max_new_tokens, seed=seed)
+        return Decoding(e.temperature, e.top_p, e.top_k, e.max_new_tokens, e.samples, seed)
+
+    def protocol(self, decoding: Decoding) -> Protocol:
+        """How a trained arm is asked."""
+        view = {**asdict(self.view), "prompt": self.evaluation.prompt}
+        return Protocol(**view, decoding=decoding)
+
+    @cached_property
+    def training_protocol(self) -> Protocol:
+        """How training shows a record; sampling follows each arm's trainer fields."""
+        return Protocol(**asdict(self.view))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of everything that may move a number; which arms and seeds run is left out."""
+        shaping = (self.model, self.data, self.view, self.trainer, self.evaluation)
+        data = {
+            "paper": self.paper,
+            "profile": self.profile_name,
+            "sections": [asdict(section) for section in shaping],
+            "arms": {name: asdict(arm) for name, arm in self.arms.items()},
+        }
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def papers() -> dict[str, Path]:
+    """Paper name -> recipe file: every folder beside this module that has a recipe.yaml."""
+    return {f.parent.name: f for f in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
+
+
+def _find(name: str | Path) -> Path:
+    if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    known = papers()
+    if name not in known:
+        raise BadInput(f"there is no paper {name!r}{nearest(name, known)}")
+    return known[name]
+
+
+_TOP = ("paper", "title", "sources", "presets", "arms", "profiles")
+_PROFILE = (
+    "run seeds reference_seeds model data view trainer switches evaluation cost".split()
+)
+
+
+def _load(file: Path, profile: str) -> Recipe:
+    raw = read_yaml(file)
+    cited = raw.get("sources")
+    reader = Reader(file, cited if isinstance(cited, dict) else {})
+    _require(reader, raw, _TOP, "recipe")
+    profiles = raw["profiles"]
+    if not isinstance(profiles, dict) or profile not in profiles:
+        raise BadInput(f"{file} has no profile {profile!r}{nearest(profile, profiles or ())}")
+    where = f"profiles.{profile}"
+    section = _require(reader, profiles[profile], _PROFILE, where)
+    trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
+    switches = reader.fragment(Switches, section["switches"], f"{where}.switches")
+    arms = _arms(reader, raw, trainer, switches)
+    recipe = Recipe(
+        paper=reader.text(raw["paper"], "paper"),
+        title=reader.text(raw["title"], "title"),
+        file=file,
+        profile_name=profile,
+        profiles=tuple(profiles),
+        arms=arms,
+        run=reader.leaf(tuple[str, ...], section["run"], f"{where}.run"),
+        seeds=reader.leaf(tuple[int, ...], section["seeds"], f"{where}.seeds"),
+        reference_seeds=reader.leaf(
+            tuple[int, ...], section["reference_seeds"], f"{where}.reference_seeds"
+        ),
+        model=reader.read(Model, section["model"], f"{where}.model"),
+        data=reader.read(Data, section["data"], f"{where}.data"),
+        view=reader.read(View, section["view"], f"{where}.view"),
+        trainer=reader.complete(Trainer, f"{where}.trainer", trainer),
+        evaluation=reader.read(Evaluation, section["evaluation"], f"{where}.evaluation"),
+        cost=reader.read(Cost, section["cost"], f"{where}.cost"),
+        sources=reader.sources,
+    )
+    for name in recipe.run:
+        recipe.arm(name)
+    return recipe
+
+
+def _require(
+    reader: Reader, raw: object, known: tuple[str, ...] | list[str], where: str
+) -> dict[str, Any]:
+    given = reader.keys(raw, known, where)
+    for key in known:
+        if key not in given:
+            raise reader.fail(f"{where}.{key}", "this key is missing")
+    return given
+
+
+def _arms(
+    reader: Reader, raw: Mapping[str, Any], trainer: Fragment, switches: Fragment
+) -> dict[str, Arm]:
+    presets = {
+        name: reader.fragment(Switches, body, f"presets.{name}")
+        for name, body in reader.keys(raw["presets"], raw["presets"], "presets").items()
+    }
+    arms = {}
+    for name, body in reader.keys(raw["arms"], raw["arms"], "arms").items():
+        where = f"arms.{name}"
+        given = reader.keys(body, ("method", "preset", "switches", "trainer", "source"), where)
+        reader.sources[where] = reader.source(given.get("source"), f"{where}.source")
+        preset = reader.text(given.get("preset"), f"{where}.preset")
+        if preset not in presets:
+            raise reader.fail(f"{where}.preset", f"unknown preset{nearest(preset, presets)}")
+        method = {"value": given.get("method"), "source": given["source"]}
+        own = reader.fragment(Switches, given.get("switches", {}), f"{where}.switches")
+        faster = reader.fragment(Trainer, given.get("trainer", {}), f"{where}.trainer")
+        arms[name] = Arm(
+            name=name,
+            method=reader.leaf(MethodName, method, f"{where}.method"),
+            preset=preset,
+            switches=reader.complete(Switches, f"{where}.switches", switches, presets[preset], own),
+            trainer=reader.complete(Trainer, f"{where}.trainer", trainer, faster),
+        )
+    return arms

@@ -1,0 +1,128 @@
+"""Runs grouped by arm: the numbers a table, a plot and the terminal all show.
+
+    score   mean over seeds of the mean over questions, with its interval over videos
+    gain    score minus the score of the checkpoint that every arm started from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from results.ledger import Run
+from results.stats import Interval, clustered_interval
+from results.verdict import Claim, Policy, gain, primary
+
+START = "cold"  # the arm of the checkpoint that training starts from
+
+LABELS = {
+    "cold": "cold start",
+    "grpo": "GRPO",
+    "ktr": "KTR",
+    "random": "random tokens",
+    "t_grpo": "T-GRPO",
+    "ktr_released": "KTR (released)",
+}
+
+
+def label(arm: str) -> str:
+    """The field's name of an arm."""
+    return LABELS.get(arm, arm.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method with its runs by ascending seed; `greedy` are the twins decoded at T = 0."""
+
+    name: str
+    runs: tuple[Run, ...]
+    greedy: tuple[Run, ...]
+    score: Interval
+    gain: Claim | None
+
+    @property
+    def label(self) -> str:
+        """The field's name of the arm."""
+        return label(self.name)
+
+    @property
+    def greedy_score(self) -> float | None:
+        """Mean greedy score over seeds."""
+        scores = [twin.record.score for twin in self.greedy]
+        return float(np.mean(scores)) if scores else None
+
+    def twin(self, seed: int) -> Run | None:
+        """The greedy run of this seed, if there is one."""
+        return next((run for run in self.greedy if run.record.seed == seed), None)
+
+
+def arms(runs: Sequence[Run], claims: Sequence[Claim], policy: Policy) -> tuple[Arm, ...]:
+    """Whole runs by arm: the start first, then baseline and method of the claims, then the rest.
+
+    Raises ValueError when the runs belong to more than one paper, profile, benchmark or split,
+    or when none is whole.
+    """
+    whole = [run for run in runs if not run.record.partial]
+    if not whole:
+        raise ValueError("no whole run to show: every run is missing or marked partial")
+    cells = {(r.paper, r.profile, r.benchmark, r.split) for r in (run.record for run in whole)}
+    if len(cells) > 1:
+        raise ValueError(f"one table shows one benchmark of one paper, found {sorted(cells)}")
+    chosen = primary(whole)
+    start = next((run for run in chosen if run.record.arm == START), None)
+    named = [name for claim in claims for name in (claim.baseline, claim.method)]
+    order = {name: place for place, name in reversed(list(enumerate([START, *named])))}
+    names = sorted({run.record.arm for run in chosen}, key=lambda n: (order.get(n, len(order)), n))
+    return tuple(_arm(name, chosen, whole, start, policy) for name in names)
+
+
+def run_score(run: Run, policy: Policy) -> Interval:
+    """Score of one run with its interval over videos."""
+    return _over_videos([run], policy)
+
+
+def tag_scores(arm: Arm, tag: str, policy: Policy) -> dict[str, Interval]:
+    """Score by value of `tag`, mean over seeds, with intervals over videos."""
+    items = arm.runs[0].items
+    values = np.array([tags.get(tag, "") for tags in items.tags])
+    scores = np.mean([run.items.scores for run in arm.runs], axis=0)
+    return {
+        str(value): clustered_interval(
+            scores[values == value],
+            items.clusters[values == value],
+            policy.level,
+            policy.draws,
+            policy.draw_seed,
+        )
+        for value in np.unique(values)
+        if value
+    }
+
+
+def _arm(
+    name: str, chosen: Sequence[Run], whole: Sequence[Run], start: Run | None, policy: Policy
+) -> Arm:
+    def seeds(runs: Sequence[Run]) -> tuple[Run, ...]:
+        own = [run for run in runs if run.record.arm == name]
+        return tuple(sorted(own, key=lambda run: run.record.seed))
+
+    own = seeds(chosen)
+    return Arm(
+        name=name,
+        runs=own,
+        greedy=seeds([run for run in whole if run.greedy]),
+        score=_over_videos(own, policy),
+        gain=gain(own, start, policy) if start is not None and name != START else None,
+    )
+
+
+def _over_videos(runs: Sequence[Run], policy: Policy) -> Interval:
+    return clustered_interval(
+        np.mean([run.items.scores for run in runs], axis=0),
+        runs[0].items.clusters,
+        policy.level,
+        policy.draws,
+        policy.draw_seed,
+    )

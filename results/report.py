@@ -1,0 +1,227 @@
+"""The report: one HTML file that asks nothing of the network, and the closing table in text.
+
+    headline claim · comparisons · scores · curves · tokens · outcomes · families
+    · alarms · cost · provenance
+
+A content security policy inside the file forbids every request; two builds are byte-identical.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from results import charts, sections
+from results.arms import START, arms, label
+from results.charts import ends, percent, signed
+from results.ledger import Run, write_atomically
+from results.sections import View
+from results.verdict import Claim, Policy, count, load_policy
+
+_LOGO = (
+    '<svg viewBox="0 0 24 24" aria-hidden="true"><rect x="1.5" y="3.5" width="21" height="17" rx="4" '
+    'fill="var(--ink)"/><g fill="var(--bg)"><rect x="4" y="6" width="2.4" height="2.6" rx=".8"/>'
+    '<rect x="4" y="10.7" width="2.4" height="2.6" rx=".8"/><rect x="4" y="15.4" width="2.4" '
+    'height="2.6" rx=".8"/></g><path d="M9.5 12.4l3.2 3.2 6-6.6" fill="none" stroke="var(--arm2)" '
+    'stroke-width="2.6" stroke-linecap="round" stroke-linejoin="round"/></svg>'
+)
+
+
+def build(
+    runs: Sequence[Run],
+    claims: Sequence[Claim],
+    path: Path | str,
+    *,
+    reference: Sequence[Run] = (),
+    reference_claims: Sequence[Claim] = (),
+    policy: Policy | None = None,
+    title: str = "",
+    command: str = "",
+    provenance: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the report of `runs` to `path` and return it.
+
+    claims: the first is the headline. reference, reference_claims: committed runs and what they
+    decided, shown beside. command: what makes this report again. provenance: further facts, name
+    to text. Raises ValueError when the runs belong to more than one paper, profile or benchmark.
+    """
+    policy = policy or load_policy()
+    view = View(
+        arms=arms(runs, claims, policy),
+        claims=tuple(claims),
+        reference=arms(reference, reference_claims, policy) if reference else (),
+        reference_claims=tuple(reference_claims),
+        policy=policy,
+    )
+    record = view.arms[0].runs[0].record
+    title = title or f"{record.paper} \N{MIDDLE DOT} {record.profile} profile"
+    partial = [run for run in runs if run.record.partial]
+    text = page(view, title, command, provenance or {}, partial)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, text.encode("utf-8"))
+    return target
+
+
+def page(
+    view: View,
+    title: str,
+    command: str,
+    provenance: Mapping[str, str],
+    partial: Sequence[Run] = (),
+) -> str:
+    """The whole document."""
+    here = Path(__file__).parent
+    css = (here / "page.css").read_text(encoding="utf-8")
+    script = (here / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    body = "".join(
+        (
+            sections.comparisons(view),
+            sections.scores(view),
+            sections.curves(view),
+            sections.tokens(view),
+            sections.outcomes(view),
+            sections.families(view),
+            sections.alarms(view),
+            sections.cost(view),
+            sections.provenance(view, command, provenance),
+        )
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(_headline(view, title))}</title>
+<link rel="icon" href="data:,">
+<style>
+{css}</style>
+</head>
+<body>
+<div class="top"><span class="brand">{_LOGO}ReelProof</span>{_chips(view)}</div>
+<main>
+{sections.hero(view, title)}{_partial(partial)}
+</main>
+{_bar(view)}
+<main>
+{body}</main>
+{_footer(view)}
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def summary_text(
+    runs: Sequence[Run],
+    claims: Sequence[Claim],
+    *,
+    reference_claims: Sequence[Claim] = (),
+    policy: Policy | None = None,
+) -> str:
+    """The closing table of the terminal, plain text of at most 100 columns."""
+    policy = policy or load_policy()
+    view = View(arms(runs, claims, policy), tuple(claims), (), tuple(reference_claims), policy)
+    record = view.arms[0].runs[0].record
+    lines = [
+        f"{record.paper} \N{MIDDLE DOT} {record.profile} \N{MIDDLE DOT} {record.benchmark} {record.split}"
+        f" \N{MIDDLE DOT} {record.n:,} questions \N{MIDDLE DOT} {view.metric}",
+        "",
+        f"  {'arm':<18}{'seeds':>5}   {'score':>5} {'interval':<15}{'greedy':>7}   gain over the start",
+    ]
+    for arm in view.arms:
+        greedy = "" if arm.greedy_score is None else percent(arm.greedy_score)
+        gain = ""
+        if arm.gain is not None and arm.gain.delta is not None and arm.gain.item_interval is not None:
+            gain = f"{signed(arm.gain.delta)} {ends(arm.gain.item_interval)}"
+        lines.append(
+            f"  {arm.label:<18}{len(arm.runs):>5}   {percent(arm.score.estimate):>5} "
+            f"{ends(arm.score, sign=False):<15}{greedy:>7}   {gain}".rstrip()
+        )
+    lines.append("")
+    lines += [_claim_line(claim, "claim") for claim in claims]
+    lines += [_claim_line(claim, "reference") for claim in reference_claims]
+    partial = [run.record.arm for run in runs if run.record.partial]
+    if partial:
+        lines.append(f"  {count(len(partial), 'partial run')} left out: {', '.join(sorted(partial))}")
+    return "\n".join(lines) + "\n"
+
+
+def _claim_line(claim: Claim, source: str) -> str:
+    name = f"{label(claim.method)} {charts.MINUS} {label(claim.baseline)}"
+    if claim.delta is None or claim.seed_interval is None or claim.item_interval is None:
+        return f"  {source:<10}{name:<24} ->  {claim.text}: {claim.reason}"
+    return (
+        f"  {source:<10}{name:<24}{signed(claim.delta):>5}   seeds {ends(claim.seed_interval)}   "
+        f"videos {ends(claim.item_interval)}  ->  {claim.text}\n"
+        f"  {'':<10}{claim.reason}"
+    )
+
+
+def _headline(view: View, title: str) -> str:
+    if not view.claims:
+        return f"{title} - ReelProof"
+    first = view.claims[0]
+    return f"{label(first.method)} against {label(first.baseline)}: {first.text} - {title} - ReelProof"
+
+
+def _chips(view: View) -> str:
+    record = view.arms[0].runs[0].record
+    videos = len(set(view.arms[0].runs[0].items.clusters.tolist()))
+    trained = [run for arm in view.arms if arm.name != START for run in arm.runs]
+    steps = {len(run.curves) for run in trained if run.curves}
+    texts = [
+        f"{record.profile} profile",
+        f"{record.benchmark} {record.split}",
+        f"{record.n:,} questions on {videos:,} videos",
+        count(len(trained), "trained run"),
+        *([f"{max(steps):,} steps"] if steps else []),
+    ]
+    return f'<div class="chips">{"".join(f"<span class=chip>{escape(t)}</span>" for t in texts)}</div>'
+
+
+def _bar(view: View) -> str:
+    """The legend of all plots, which is also the filter of arms, and the way around."""
+    shown = dict.fromkeys(arm.name for arm in (*view.arms, *view.reference))
+    buttons = "".join(
+        f'<button aria-pressed="true" value="{number}"><svg class="a{number}" aria-hidden="true">'
+        f'<line class="mean dash{number}" x1="0" x2="26" y1="6" y2="6"/>{charts.marker(number, 50, 6)}'
+        f"</svg>{escape(label(name))}</button>"
+        for name in shown
+        for number in (view.colours[name],)
+    )
+    places = ("claims", "scores", "curves", "tokens", "outcomes", "families", "cost", "provenance")
+    links = "".join(f'<a href="#{place}">{place}</a>' for place in places)
+    return (
+        f'<div class="bar-sticky"><div><div class="legend" role="group" aria-label="Arms">{buttons}'
+        f"</div><nav>{links}</nav></div></div>"
+    )
+
+
+def _partial(partial: Sequence[Run]) -> str:
+    if not partial:
+        return ""
+    names = ", ".join(f"{label(run.record.arm)} seed {run.record.seed}" for run in partial)
+    return (
+        f'<p class="notice">{count(len(partial), "partial run")} left out of every number: '
+        f"{escape(names)}.</p>"
+    )
+
+
+def _footer(view: View) -> str:
+    level = f"{100 * view.policy.level:.0f} %"
+    return (
+        "<footer><h3>How to read this</h3>"
+        f"<p><b>Over seeds</b>: {level} t interval of the paired differences; it answers whether the "
+        "<em>method</em> is better, because two models trained by the same method already differ. "
+        f"<b>Over videos</b>: {level} bootstrap interval, whole videos drawn with replacement "
+        f"({view.policy.draws:,} draws); it answers whether other questions would agree.</p>"
+        "<p>Numbers of the micro profile are this project's own and are never compared with a "
+        "paper's.</p></footer>"
+    )

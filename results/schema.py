@@ -1,0 +1,342 @@
+"""The schema of the ledger: what a record, a row, a curve and a token view must look like.
+
+    record   identity (paper, profile, arm, benchmark, split, metric, seed), what was found
+             (n, samples, score, outcomes, by_tag), with what (model, protocol, dataset, engine),
+             where and when (git, machine, seconds, started, who), and the files beside it
+    row      one scored reply: id, k, cluster, kind, gold, prediction, outcome, score, tokens, tags
+
+Unknown keys are rejected, missing ones named, and a score above 1 is refused as a percentage.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+OUTCOMES = ("correct", "wrong", "unparsed", "truncated", "undecodable", "timeout")
+UNSCORED = frozenset(OUTCOMES[2:])  # no answer was read, so the score must be 0
+
+
+class LedgerError(ValueError):
+    """A record, its rows or its curves break the schema; the message names file and field."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, as stored. Field order is the order in the file."""
+
+    schema: int
+    paper: str
+    profile: str
+    arm: str
+    benchmark: str
+    split: str
+    metric: str
+    n: int  # questions
+    samples: int  # replies per question
+    score: float
+    outcomes: Mapping[str, int]  # counts of replies
+    by_tag: Mapping[str, Mapping[str, Mapping[str, float]]]  # tag -> value -> {n, score}
+    model: Mapping[str, str | None]
+    protocol: Mapping[str, Any]
+    protocol_hash: str
+    dataset: Mapping[str, str | None]
+    seed: int
+    engine: Mapping[str, str]
+    git: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    seconds: float
+    started: str
+    rows: Mapping[str, str]
+    curves: Mapping[str, str] | None
+    tokens: Mapping[str, str] | None
+    partial: bool
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One scored reply. `k` numbers the replies of one question, `cluster` is its video."""
+
+    id: str
+    k: int
+    cluster: str
+    kind: str
+    gold: str
+    prediction: str | None
+    outcome: str
+    score: float
+    tokens: int
+    tags: Mapping[str, str]
+    reply: str | None = None
+    detail: str | None = None
+
+
+# --- checks --------------------------------------------------------------------------------
+
+Check = Callable[[Any, str], None]
+
+
+def _is(kind: type, *, nullable: bool = False) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value is None and nullable:
+            return
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise LedgerError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
+
+    return check
+
+
+def _fraction(value: Any, where: str) -> None:
+    _is(float)(value, where)
+    if not 0 <= value <= 1:
+        raise LedgerError(f"{where} is {value}: scores are fractions in 0..1, not percentages")
+
+
+def _count(value: Any, where: str) -> None:
+    _is(int)(value, where)
+    if value < 0:
+        raise LedgerError(f"{where} is {value}: a count cannot be negative")
+
+
+def _positive(value: Any, where: str) -> None:
+    _count(value, where)
+    if value == 0:
+        raise LedgerError(f"{where} is 0: nothing was measured")
+
+
+def _duration(value: Any, where: str) -> None:
+    _is(float)(value, where)
+    if not (math.isfinite(value) and value >= 0):
+        raise LedgerError(f"{where} is {value}: seconds are finite and not negative")
+
+
+def _hex(length: int, *, nullable: bool = False) -> Check:
+    def check(value: Any, where: str) -> None:
+        _is(str, nullable=nullable)(value, where)
+        if value is not None and (len(value) != length or set(value) - set("0123456789abcdef")):
+            raise LedgerError(f"{where} must be {length} lower-case hex digits, not {value!r}")
+
+    return check
+
+
+def _moment(value: Any, where: str) -> None:
+    _is(str)(value, where)
+    try:
+        datetime.fromisoformat(value)
+    except ValueError as error:
+        raise LedgerError(f"{where} is not an ISO date and time: {value!r}") from error
+
+
+def _file(value: Any, where: str) -> None:
+    _is(str)(value, where)
+    if value != Path(value).name or value.startswith(".") or "\\" in value:
+        raise LedgerError(f"{where} must be a file name beside the record, not {value!r}")
+
+
+def _one_of(*allowed: Any) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+            raise LedgerError(f"{where} is {value!r}, expected {' or '.join(map(str, allowed))}")
+
+    return check
+
+
+def _keys(
+    spec: Mapping[str, Check],
+    *,
+    optional: Sequence[str] = (),
+    nullable: bool = False,
+    more: bool = False,
+) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value is None and nullable:
+            return
+        _is(dict)(value, where)
+        missing = [key for key in spec if key not in value and key not in optional]
+        unknown = [key for key in value if key not in spec and not more]
+        if missing:
+            raise LedgerError(f"{where} lacks {', '.join(missing)}")
+        if unknown:
+            raise LedgerError(f"{where} has unknown keys: {', '.join(map(str, unknown))}")
+        for key, part in value.items():
+            if key in spec:
+                spec[key](part, f"{where}.{key}")
+
+    return check
+
+
+def _mapping(each: Check) -> Check:
+    def check(value: Any, where: str) -> None:
+        _is(dict)(value, where)
+        for key, part in value.items():
+            _is(str)(key, f"{where}: key {key!r}")
+            each(part, f"{where}.{key}")
+
+    return check
+
+
+def _anything(value: Any, where: str) -> None:
+    """Plain JSON data; the protocol's own hash stands for its content."""
+
+
+def _protocol(value: Any, where: str) -> None:
+    _mapping(_anything)(value, where)
+    temperature(value)
+
+
+_TEXT, _MAYBE = _is(str), _is(str, nullable=True)
+_STORED = {"path": _file, "sha256": _hex(64)}
+
+SCHEMA: Mapping[str, Check] = {
+    "schema": _one_of(1),
+    "paper": _TEXT,
+    "profile": _TEXT,
+    "arm": _TEXT,
+    "benchmark": _TEXT,
+    "split": _TEXT,
+    "metric": _TEXT,
+    "n": _positive,
+    "samples": _positive,
+    "score": _fraction,
+    "outcomes": _keys(dict.fromkeys(OUTCOMES, _count), optional=OUTCOMES),
+    "by_tag": _mapping(_mapping(_keys({"n": _positive, "score": _fraction}))),
+    "model": _keys({"id": _TEXT, "revision": _MAYBE, "sha256": _hex(64, nullable=True)}),
+    "protocol": _protocol,
+    "protocol_hash": _hex(8),
+    "dataset": _keys({"revision": _MAYBE, "sha256": _hex(64, nullable=True)}),
+    "seed": _is(int),
+    "engine": _keys({"name": _TEXT, "version": _TEXT}),
+    "git": _keys({"commit": _hex(40, nullable=True), "dirty": _is(bool, nullable=True)}),
+    "machine": _keys({"cpu": _MAYBE, "gpu": _MAYBE}),
+    "seconds": _duration,
+    "started": _moment,
+    "rows": _keys(_STORED),
+    "curves": _keys(_STORED, nullable=True),
+    "tokens": _keys({"path": _file}, nullable=True),
+    "partial": _is(bool),
+    "who": _TEXT,
+}
+
+ROW_SCHEMA: Mapping[str, Check] = {
+    "id": _TEXT,
+    "k": _count,
+    "cluster": _TEXT,
+    "kind": _TEXT,
+    "gold": _TEXT,
+    "prediction": _MAYBE,
+    "outcome": _one_of(*OUTCOMES),
+    "score": _fraction,
+    "tokens": _count,
+    "tags": _mapping(_TEXT),
+    "reply": _MAYBE,
+    "detail": _MAYBE,
+}
+
+
+def record_from(data: Any, where: str = "record") -> Record:
+    """A validated Record. Raises LedgerError naming what is missing, unknown or out of range."""
+    _keys(SCHEMA)(data, where)
+    return Record(**data)
+
+
+def rows_from(data: Iterable[Any], where: str = "rows") -> tuple[Row, ...]:
+    """Validated rows sorted by (id, k). Raises LedgerError, also for duplicates, for a question
+    whose replies disagree about cluster, gold or tags, and for unanswered replies with a score."""
+    check = _keys(ROW_SCHEMA, optional=("reply", "detail"))
+    rows: list[Row] = []
+    for number, item in enumerate(data, 1):
+        check(item, f"{where}, row {number}")
+        rows.append(Row(**item))
+    rows.sort(key=lambda row: (row.id, row.k))
+    for before, row in zip([None, *rows], rows, strict=False):
+        if row.outcome in UNSCORED and row.score != 0:
+            raise LedgerError(f"{where}: {row.id} is {row.outcome} but scores {row.score}")
+        if before is None or before.id != row.id:
+            continue
+        if before.k == row.k:
+            raise LedgerError(f"{where}: reply {row.k} of {row.id} appears twice")
+        if (before.cluster, before.gold, before.tags) != (row.cluster, row.gold, row.tags):
+            raise LedgerError(f"{where}: replies of {row.id} disagree about cluster, gold or tags")
+    return tuple(rows)
+
+
+# --- texts ---------------------------------------------------------------------------------
+
+
+def curves_from(text: str, where: str = "metrics.jsonl") -> tuple[Mapping[str, Any], ...]:
+    """Lines of metrics.jsonl: objects with an ascending integer `step`. A number that is not
+    finite becomes None, a gap in the drawn line."""
+    steps: list[Mapping[str, Any]] = []
+    for number, line in enumerate(lines(text), 1):
+        item = parse(line, f"{where}, line {number}", gaps=True)
+        _mapping(_anything)(item, f"{where}, line {number}")
+        _is(int)(item.get("step"), f"{where}, line {number}.step")
+        if steps and item["step"] <= steps[-1]["step"]:
+            raise LedgerError(f"{where}, line {number}: step {item['step']} does not ascend")
+        steps.append(item)
+    return tuple(steps)
+
+
+def tokens_from(text: str, where: str = "tokens.json") -> tuple[Mapping[str, Any], ...]:
+    """Completions of tokens.json; every token has text, scores or null, and a list of signals."""
+    number = _is(float, nullable=True)
+    scores = {"entropy": number, "visual": number, "temporal": number}
+    token = _keys({"text": _TEXT, **scores, "signals": _is(list)}, more=True)
+    texts = {"question": _TEXT, "gold": _TEXT, "reward": number, "advantage": number}
+    completion = _keys({**texts, "tokens": _is(list)}, more=True)
+    data = parse(text, where, gaps=True)
+    _is(list)(data, where)
+    for index, item in enumerate(data, 1):
+        completion(item, f"{where}, completion {index}")
+        for part in item["tokens"]:
+            token(part, f"{where}, completion {index}, token")
+            for signal in part["signals"]:
+                _TEXT(signal, f"{where}, completion {index}, signal")
+    return tuple(data)
+
+
+def parse(text: str, where: str, *, gaps: bool = False) -> Any:
+    """JSON without duplicate keys; NaN and infinities are refused, or None where `gaps`."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in found}) < len(found):
+            raise LedgerError(f"{where} has a key twice")
+        return dict(found)
+
+    def constant(name: str) -> None:
+        if not gaps:
+            raise LedgerError(f"{where} holds {name}, which is not a number of JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise LedgerError(f"{where} is not JSON: {error}") from error
+
+
+def decode(content: bytes, where: str) -> str:
+    """UTF-8 text. Raises LedgerError naming the file otherwise."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LedgerError(f"{where} is not UTF-8 text: {error}") from error
+
+
+def lines(text: str) -> list[str]:
+    """Lines of a JSONL text. Not str.splitlines, which would also cut at U+2028 inside a string."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def temperature(protocol: Mapping[str, Any]) -> float:
+    """Of the decoding; 0 is greedy. Raises LedgerError where the protocol does not say."""
+    decoding = protocol.get("decoding")
+    if not isinstance(decoding, dict) or not isinstance(decoding.get("temperature"), (int, float)):
+        raise LedgerError("protocol.decoding.temperature is missing: sampled or greedy is unknown")
+    return float(decoding["temperature"])
