@@ -1,12 +1,12 @@
 """Reads the answer out of a reply: an `Answer`, or `Unparsed` with the reason; never a guess.
 
-| grader      | where it looks                                             | what it accepts          |
-|-------------|------------------------------------------------------------|--------------------------|
-| `reelproof` | the last complete `<answer>` block outside `<think>`; with | one reading of the kind; |
-|             | no block, what is outside `<think>` if it is a bare answer | two readings: `Unparsed` |
-|             | ("B", "(B)", "B.", "Answer: B", "42", "[2, 5]")            |                          |
-| `video-r1`  | the first `<answer>` block, else the whole reply (ktr.md   | the stripped string, as  |
-|             | 4.1: what the released evaluator does)                     | it stands                |
+| grader      | where it looks                                             | what it accepts       |
+|-------------|------------------------------------------------------------|-----------------------|
+| `reelproof` | the last complete `<answer>` block outside `<think>`; with | one reading of the    |
+|             | no block, what is outside `<think>` if it is a bare answer | kind; with two it is  |
+|             | ("B", "(B)", "B.", "Answer: B", "42", "[2, 5]")            | `Unparsed`            |
+| `video-r1`  | the first `<answer>` block, else the whole reply (ktr.md   | the stripped string,  |
+|             | 4.1: what the released evaluator does)                     | as it stands          |
 
 Thinking that is opened and never closed swallows the rest. A `</think>` with no `<think>` before
 it closes thinking that the chat template opened in the prompt.
@@ -230,7 +230,9 @@ def _grounded(content: str, options: Sequence[str]) -> Reading:
         return found
     (start, end), before = found
     head, _, last = before.rstrip(_GLUE).rpartition(" ")
-    choice = _letter(head.rstrip(_GLUE) if last.lower() in _LINKS else before.rstrip(_GLUE), options)
+    choice = _letter(
+        head.rstrip(_GLUE) if last.lower() in _LINKS else before.rstrip(_GLUE), options
+    )
     if isinstance(choice, Unparsed):
         return choice
     return Answer(f"{choice.value} [{start}, {end}]", interval=(start, end))

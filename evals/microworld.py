@@ -1,4 +1,4 @@
-"""A deterministic world of coloured shapes on short H.264 films, with questions whose gold is exact.
+"""A deterministic world of coloured shapes on short H.264 films; every question's gold is exact.
 
 A film lasts 4 seconds: 8 ticks of half a second, 16 frames at 4 fps, 112 x 112 pixels, one shape
 per quadrant. Every frame is a key frame at constant quality, so equal pictures decode to equal
@@ -41,7 +41,12 @@ FAMILIES = ("attribute", "order", "count", "cause", "locate", "located")
 #: Films per split (chosen). Test: 320 films x 4 questions = 1,280 questions.
 SIZES = {"train": 480, "validation": 120, "test": 320, "cold": 2400}
 #: A film belongs to the split whose bucket its content hashes into, so no film is in two splits.
-BUCKETS = {"test": range(0, 4), "validation": range(4, 6), "train": range(6, 12), "cold": range(12, 20)}
+BUCKETS = {
+    "test": range(0, 4),
+    "validation": range(4, 6),
+    "train": range(6, 12),
+    "cold": range(12, 20),
+}
 
 
 @dataclass(frozen=True)
@@ -408,7 +413,7 @@ def region(film: Film, about: str) -> tuple[float, float, float, float]:
 
 
 def _records(split: str, n: int, seed: int, root: Path) -> list[dict[str, Any]]:
-    records = []
+    records: list[dict[str, Any]] = []
     for index, (name, film, twin) in enumerate(films(split, n, seed)):
         image = film.kind == "still"
         path = f"films/{name}.{'png' if image else 'mp4'}"

@@ -6,14 +6,14 @@ With `start` the first position of a vision block, row i of its time axis and me
     t = start + floor(i * second_per_grid * tokens_per_second),   start + h,   start + w
 
 and the text after the block resumes at (largest id of all three axes) + 1: the rule Qwen2.5-VL's
-checkpoints were released with (transformers 4.49.0). Later releases of transformers differ:
-`v4.57` casts second_per_grid to an integer; `v5` does so too, and resumes the text at
-start + max(H, W), inside the time of the video.
+checkpoints were released with (transformers 4.49.0), whose products are rounded to float32: 7/6 s
+per row at 2 tokens per second puts row 3 at 7, where wider arithmetic on the same float32 says 6.
+Later releases of transformers differ: `v4.57` casts second_per_grid to an integer; `v5` does so
+too, and resumes the text at start + max(H, W), inside the time of the video.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,8 +56,9 @@ def positions(
             continue
         t, h, w = segment.grid
         seconds = segment.second_per_grid if rule == "original" else int(segment.second_per_grid)
-        time = [math.floor(i * seconds * tokens_per_second) for i in range(t)]
-        block = np.stack(np.meshgrid(time, np.arange(h), np.arange(w), indexing="ij"))
-        parts.append(block.reshape(3, -1).astype(np.int64) + at)
+        time = np.arange(t, dtype=np.float32) * np.float32(seconds) * np.float32(tokens_per_second)
+        rows = np.floor(time).astype(np.int64)
+        block = np.stack(np.meshgrid(rows, np.arange(h), np.arange(w), indexing="ij"))
+        parts.append(block.reshape(3, -1) + at)
         at = at + max(h, w) if rule == "v5" else int(parts[-1].max()) + 1
     return np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)

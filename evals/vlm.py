@@ -75,7 +75,13 @@ class VLM:
     # --- prompts -------------------------------------------------------------------------------
 
     def encode(self, clip: VideoClip | None, text: str, protocol: Protocol) -> Encoded:
-        """Chat template, processor with video metadata, positions by the protocol's rule."""
+        """Chat template, processor with video metadata, positions by the protocol's rule.
+
+        Raises BadInput when the text itself contains the token that stands for a clip.
+        """
+        for pad in self.processor.tokenizer.convert_ids_to_tokens([self.image_pad, self.video_pad]):
+            if pad in text:
+                raise BadInput(f"a question must not contain {pad}: {text[:80]!r}")
         content: list[dict[str, str]] = [{"type": "text", "text": text}]
         media: dict[str, Any] = {}
         size = {"shortest_edge": protocol.min_pixels, "longest_edge": protocol.max_pixels}
@@ -171,7 +177,6 @@ class VLM:
 
     # --- sampling ------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def sample(
         self, prompts: Sequence[Encoded], decoding: Decoding, generator: torch.Generator
     ) -> list[list[Sampled]]:
@@ -179,6 +184,17 @@ class VLM:
 
         Prompts are prefilled once, left-padded to one length; their cache is then repeated.
         """
+        training = self.model.training
+        self.model.eval()  # in training mode, gradient checkpointing would drop the cache
+        try:
+            return self._sample(prompts, decoding, generator)
+        finally:
+            self.model.train(training)
+
+    @torch.no_grad()
+    def _sample(
+        self, prompts: Sequence[Encoded], decoding: Decoding, generator: torch.Generator
+    ) -> list[list[Sampled]]:
         from transformers import DynamicCache
 
         n, width = decoding.samples, max(len(p.ids) for p in prompts)
@@ -210,9 +226,7 @@ class VLM:
         ]
         return [rows[i : i + n] for i in range(0, len(rows), n)]
 
-    def _prefill(
-        self, prompts: Sequence[Encoded], width: int, cache: Any
-    ) -> tuple[Tensor, Tensor]:
+    def _prefill(self, prompts: Sequence[Encoded], width: int, cache: Any) -> tuple[Tensor, Tensor]:
         """Last hidden state (B, H) of each prompt, and the (B, width) mask of real tokens."""
         pad = self.processor.tokenizer.pad_token_id
         ids = torch.full((len(prompts), width), pad, dtype=torch.long)
@@ -271,7 +285,10 @@ def _media(clip: VideoClip, size: dict[str, int]) -> dict[str, Any]:
     from transformers.video_utils import VideoMetadata
 
     if clip.modality == "image":
-        return {"images": [clip.frames[0]], "images_kwargs": {"size": size}}
+        return {
+            "images": [clip.frames[0]],
+            "images_kwargs": {"input_data_format": "channels_last", "size": size},
+        }
     metadata = VideoMetadata(
         total_num_frames=clip.total,
         fps=clip.fps,
@@ -284,13 +301,14 @@ def _media(clip: VideoClip, size: dict[str, int]) -> dict[str, Any]:
             "video_metadata": [[metadata]],
             "do_sample_frames": False,
             "cap_pixels_per_frame": False,
+            "input_data_format": "channels_last",
             "size": size,
         },
     }
 
 
 def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VLM:
-    """Load a checkpoint folder. Raises BadInput when it is not a Qwen2.5-VL checkpoint."""
+    """Load a checkpoint folder. Raises BadInput when it is not a whole Qwen2.5-VL checkpoint."""
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     if not Path(path, "config.json").is_file():
@@ -298,6 +316,10 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VL
     config = AutoConfig.from_pretrained(path)
     if config.model_type != "qwen2_5_vl":
         raise BadInput(f"{path} is a {config.model_type} model; this reads qwen2_5_vl")
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
+    model, found = AutoModelForImageTextToText.from_pretrained(
+        path, dtype=getattr(torch, dtype), output_loading_info=True
+    )
+    if missing := sorted(found["missing_keys"]):  # transformers would leave them random
+        raise BadInput(f"{path} lacks {len(missing)} weights, {missing[0]} among them")
     processor = AutoProcessor.from_pretrained(path)
     return VLM(model.to(device).eval(), processor)

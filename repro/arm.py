@@ -1,6 +1,6 @@
 """One arm of a recipe, trained to the end: from a start checkpoint to `final/` and `done.json`.
 
-    out/  provenance.json | metrics.jsonl | checkpoint-N/ | tokens.json | final/ | done.json
+out/  provenance.json | metrics.jsonl | checkpoint-N/ | tokens.json | final/ | done.json
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import benchmarks
+from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from repro import folder
 from repro.exits import Interrupted
@@ -50,16 +51,17 @@ def train_arm(
     torch.set_num_threads(1)  # the fastest on a shared machine, and bit-exact on resume
     torch.use_deterministic_algorithms(True, warn_only=True)
     with folder.writing(out, resume=resume):
-        if (out / "done.json").exists():
-            return
         chosen = recipe.arm(arm)
         settings = replace(chosen.trainer, max_steps=steps or chosen.trainer.max_steps)
         start = start_checkpoint(recipe, model)
-        provenance = _provenance(recipe, arm, seed, start, data, settings.max_steps)
+        pool = _records(recipe, data, videos)
+        provenance = _provenance(recipe, arm, seed, start, pool, settings.max_steps)
         _check_same(out / "provenance.json", provenance)
+        if (out / "done.json").exists():
+            return
         folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
-        trainer = _trainer(recipe, arm, seed, out, settings, start, data, videos, progress)
+        trainer = _trainer(recipe, arm, seed, out, settings, start, pool, progress)
         _run(trainer, out)
         _finish(trainer, out, settings.max_steps, time.perf_counter() - began)
 
@@ -82,9 +84,15 @@ def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
     return found
 
 
+def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmark:
+    if data is None:
+        return benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
+    return benchmarks.load("jsonl", data=data, root=videos)
+
+
 def _trainer(
     recipe: Recipe, arm: str, seed: int, out: Path, settings: Any, start: Path,
-    data: Path | None, videos: Path | None, progress: Progress,
+    pool: Benchmark, progress: Progress,
 ) -> Any:  # fmt: skip
     from evals.vlm import load
     from repro.core.data import Prompts, Records
@@ -93,10 +101,6 @@ def _trainer(
     vlm = load(start, dtype="bfloat16" if settings.bf16 else "float32")
     if recipe.model.freeze_vision:
         vlm.model.model.visual.requires_grad_(False)
-    if data is None:
-        pool = benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
-    else:
-        pool = benchmarks.load("jsonl", data=data, root=videos)
     chosen = recipe.arm(arm)
     methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
     return GroupTrainer(
@@ -105,7 +109,7 @@ def _trainer(
         settings,
         chosen.switches,
         Records(pool.samples, settings.prompts_per_step, seed),
-        Prompts(vlm, recipe.protocol(recipe.decoding())),
+        Prompts(vlm, recipe.training_protocol),
         out,
         seed=seed,
         on_step=progress,
@@ -169,7 +173,7 @@ def _finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
 
 
 def _provenance(
-    recipe: Recipe, arm: str, seed: int, start: Path, data: Path | None, steps: int
+    recipe: Recipe, arm: str, seed: int, start: Path, pool: Benchmark, steps: int
 ) -> dict[str, Any]:
     from repro.core.checkpoint import weights_sha256
 
@@ -182,7 +186,7 @@ def _provenance(
         "seed": seed,
         "steps": steps,
         "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
-        "data": str(data.name) if data else recipe.data.records,
+        "data": {"name": pool.name, "revision": pool.revision, "sha256": pool.sha256},
         "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),

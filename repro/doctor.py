@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from evals.errors import BadInput, EnvironmentFault
 from repro import machine
+from repro.arm import start_checkpoint
+from repro.recipe import Recipe, papers
 
 SETUP = "make setup"
 DISK_GIB, MEMORY_GIB = 3.0, 3.0  # what two micro arms side by side need (chosen, with room)
@@ -39,6 +42,15 @@ def examine(folder: Path) -> list[Finding]:
 def can_run_micro(findings: list[Finding]) -> bool:
     """Whether nothing needed is missing."""
     return all(finding.ok for finding in findings if finding.needed)
+
+
+def require_device(recipe: Recipe) -> None:
+    """Raises EnvironmentFault where a recipe needs a GPU and there is none; nothing falls back."""
+    if not recipe.model.id.startswith("tiny/") and machine.gpu() is None:
+        raise EnvironmentFault(
+            f"profile {recipe.profile_name} trains {recipe.model.id} and torch sees no CUDA device; "
+            f"`repro plan {recipe.paper} --profile {recipe.profile_name}` says what it would take"
+        )
 
 
 def _python() -> Finding:
@@ -97,7 +109,9 @@ def _disk(folder: Path) -> Finding:
 
 def _memory() -> Finding:
     total = machine.memory_gib()
-    return Finding("memory", total >= MEMORY_GIB, f"{total:.1f} GiB", "repro reproduce ktr --jobs 1")
+    return Finding(
+        "memory", total >= MEMORY_GIB, f"{total:.1f} GiB", "repro reproduce ktr --jobs 1"
+    )
 
 
 def _cores() -> Finding:
@@ -106,16 +120,18 @@ def _cores() -> Finding:
 
 
 def _student() -> Finding:
-    from repro.recipe import Recipe, papers
-
-    absent = [
-        name
-        for name in papers()
-        if not (Path(Recipe.load(name).model.location) / "config.json").exists()
-    ]
+    absent = [name for name in papers() if not _has_start(Recipe.load(name))]
     mend = " && ".join(f"repro tiny build --for {name}" for name in absent)
     found = f"no start checkpoint for {', '.join(absent)}" if absent else ", ".join(papers())
     return Finding("student", not absent, found, mend)
+
+
+def _has_start(recipe: Recipe) -> bool:
+    try:
+        start_checkpoint(recipe)
+    except BadInput:
+        return False
+    return True
 
 
 def _gpu() -> Finding:

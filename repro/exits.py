@@ -1,8 +1,8 @@
 """Exit codes: which failure ends the command line how, in one sentence and without a traceback.
 
-    0 ok · 1 internal error (with traceback) · 2 usage or bad input · 3 not comparable
-    4 environment · 5 inconclusive, or `above` · 6 regression, or `below`
-    130 Ctrl-C · 143 SIGTERM; both can be continued
+0 ok · 1 internal error (with traceback) · 2 usage or bad input · 3 not comparable
+4 environment · 5 inconclusive, or `above` · 6 regression, or `below`
+130 Ctrl-C · 143 SIGTERM; both can be continued
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def listen() -> None:
-    """From now on SIGTERM raises Interrupted in the main thread, as SIGINT raises KeyboardInterrupt.
+    """From now on SIGTERM and a closed terminal raise Interrupted, Ctrl-C KeyboardInterrupt.
 
     SIGINT is set too: a process started in the background by a shell inherits it ignored.
     """
-    signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays nohup
+        signal.signal(signal.SIGHUP, _terminated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -12,11 +13,13 @@ from typing import Any
 
 from evals.errors import BadInput
 
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 @contextmanager
-def writing(path: Path, *, resume: bool = False, what: str = "--resume continues it") -> Iterator[Path]:
+def writing(
+    path: Path, *, resume: bool = False, what: str = "--resume continues it"
+) -> Iterator[Path]:
     """Hold `path` as this process's output folder, creating it.
 
     Raises BadInput if it cannot be written, is in use by another process, or holds anything and
@@ -24,15 +27,17 @@ def writing(path: Path, *, resume: bool = False, what: str = "--resume continues
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("a")
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        lock = (path / LOCK).open("a")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise BadInput(f"cannot write to {path} ({error.strerror}); choose another --out") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInput(f"{path} is being written by another process") from None
-        if not resume and any(entry.name != _LOCK for entry in path.iterdir()):
+        if not resume and any(entry.name != LOCK for entry in path.iterdir()):
             raise BadInput(f"{path} is not empty: {what}, or choose another --out")
         yield path
 

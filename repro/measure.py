@@ -1,7 +1,7 @@
-"""Ask a model, score the replies, file the record. Resumable: finished questions are never re-asked.
+"""Ask a model, score the replies, file the record. Resumable: no question twice.
 
-    <out>/rows.part.jsonl      rows so far; its head line says under which protocol and model
-    <out>/rows.jsonl.gz, record.json      when all are in; the record is written last
+<out>/rows.part.jsonl      rows so far; its head line says under which protocol and model
+<out>/rows.jsonl.gz, record.json      when all are in; the record is written last
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from evals import benchmarks, models
 from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from evals.models import Model
 from evals.run import stream
-from evals.types import Outcome, Protocol, Row
-from repro import machine
+from evals.types import Decoding, Outcome, Protocol, Row
+from repro import __version__, machine
+from repro.arm import start_checkpoint
+from repro.recipe import Recipe
 from results import ledger
 
 PART = "rows.part.jsonl"
@@ -44,6 +47,50 @@ class Weights:
     id: str
     revision: str | None = None
     sha256: str | None = None
+
+
+def answering(model: str | None, recipe: Recipe | None) -> tuple[Model, Weights]:
+    """A scripted model, a checkpoint folder, or (None) the recipe's start checkpoint."""
+    if model in ("oracle", "parrot", "random"):
+        return models.load(model), Weights(model)
+    from repro.core.checkpoint import weights_sha256
+
+    if model is None:
+        assert recipe is not None
+        path, name, revision = start_checkpoint(recipe), recipe.model.id, recipe.model.revision
+    else:
+        path, revision = Path(model), None
+        name = path.parent.name if path.name == "final" else path.name  # a run's own checkpoint
+    loaded = models.load(path)
+    return loaded, Weights(name, revision, weights_sha256(path))
+
+
+def asking(
+    recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
+    root: Path | None, seed: int, greedy: bool, samples: int | None, temperature: float | None,
+) -> tuple[Recipe | None, Benchmark, Protocol]:  # fmt: skip
+    """What `repro eval` asks, and how: the recipe's choices, then what the options override.
+
+    Microworld without a recipe is shown as its student sees it, anything else as Video-R1 does.
+    """
+    chosen = Recipe.load(recipe, profile) if recipe else None
+    base = chosen or (Recipe.load("ktr") if benchmark == "microworld" else None)
+    name, part = benchmark or "", split or "test"
+    if chosen:
+        name, part = benchmark or chosen.evaluation.benchmark, split or chosen.evaluation.split
+    loaded = benchmarks.load(name, split=part, root=root, data=data)
+    decoding = base.decoding(greedy=greedy, seed=seed) if base else Decoding(seed=seed)
+    if samples is not None:
+        decoding = replace(decoding, samples=samples)
+    if temperature is not None:
+        decoding = replace(decoding, temperature=temperature)
+    if decoding.temperature == 0 and decoding.samples > 1:
+        raise BadInput("greedy replies are all the same: --samples needs a --temperature above 0")
+    return (
+        chosen,
+        loaded,
+        base.protocol(decoding) if base else Protocol("video-r1", decoding=decoding),
+    )
 
 
 def measure(
@@ -101,8 +148,9 @@ def measure(
 
 
 def _engine(weights: Weights) -> dict[str, str]:
-    name = "transformers" if weights.sha256 else "reelproof"
-    return {"name": name, "version": version(name)}
+    if weights.sha256 is None:
+        return {"name": "reelproof", "version": __version__}
+    return {"name": "transformers", "version": version("transformers")}
 
 
 class _Part:

@@ -1,6 +1,6 @@
 """What a run would take, before it starts: steps, time, memory, downloads, and what is unknown.
 
-    wall time = ceil(chains / jobs) * (steps * step_seconds + evaluations * evaluation_seconds)
+wall time = ceil(chains / jobs) * (steps * step_seconds + evaluations * evaluation_seconds)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ UNRESOLVED = "unresolved"
 
 @dataclass(frozen=True)
 class Forecast:
-    """rollouts: completions sampled over all arms and seeds. minutes: wall time, None if unknown."""
+    """rollouts: completions over all arms and seeds. minutes: wall time, None if unknown."""
 
     paper: str
     profile: str

@@ -99,17 +99,11 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Model:
-    """The start checkpoint: `tiny/<name>` is shipped here, anything else is a hub id or a folder."""
+    """The start checkpoint: `tiny/<name>` is shipped here; else a hub id or a folder."""
 
     id: str
     revision: str | None
     freeze_vision: bool
-
-    @property
-    def location(self) -> str:
-        """What a loader takes: the shipped folder, or the id as it stands."""
-        shipped = Path(__file__).parent / self.id
-        return str(shipped) if self.id.startswith("tiny/") else self.id
 
 
 @dataclass(frozen=True)
@@ -142,8 +136,7 @@ class View:
 class Evaluation:
     """What is asked of a trained arm. samples: replies per question at `temperature`.
 
-    limit: questions, None for all. greedy: also ask once at temperature 0.
-    cold: also ask the start checkpoint.
+    greedy: also ask once at temperature 0. cold: also ask the start checkpoint.
     """
 
     benchmark: str
@@ -154,14 +147,13 @@ class Evaluation:
     top_p: float
     top_k: int
     max_new_tokens: int
-    limit: int | None
     greedy: bool
     cold: bool
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What `repro plan` counts with; None means unknown. step_seconds: one arm, alone on hardware."""
+    """What `repro plan` counts with; None means unknown. step_seconds: one arm alone."""
 
     hardware: str
     step_seconds: float | None
@@ -270,8 +262,9 @@ def _find(name: str | Path) -> Path:
 
 _TOP = ("paper", "title", "sources", "presets", "arms", "profiles")
 _PROFILE = (
-    "run seeds reference_seeds model data view trainer switches evaluation cost".split()
-)
+    "run", "seeds", "reference_seeds", "model", "data", "view", "trainer", "switches",
+    "evaluation", "cost",
+)  # fmt: skip
 
 
 def _load(file: Path, profile: str) -> Recipe:
@@ -285,6 +278,7 @@ def _load(file: Path, profile: str) -> Recipe:
     where = f"profiles.{profile}"
     section = _require(reader, profiles[profile], _PROFILE, where)
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
+    base = reader.complete(Trainer, f"{where}.trainer", trainer)
     switches = reader.fragment(Switches, section["switches"], f"{where}.switches")
     arms = _arms(reader, raw, trainer, switches)
     recipe = Recipe(
@@ -302,7 +296,7 @@ def _load(file: Path, profile: str) -> Recipe:
         model=reader.read(Model, section["model"], f"{where}.model"),
         data=reader.read(Data, section["data"], f"{where}.data"),
         view=reader.read(View, section["view"], f"{where}.view"),
-        trainer=reader.complete(Trainer, f"{where}.trainer", trainer),
+        trainer=base,
         evaluation=reader.read(Evaluation, section["evaluation"], f"{where}.evaluation"),
         cost=reader.read(Cost, section["cost"], f"{where}.cost"),
         sources=reader.sources,
@@ -312,9 +306,7 @@ def _load(file: Path, profile: str) -> Recipe:
     return recipe
 
 
-def _require(
-    reader: Reader, raw: object, known: tuple[str, ...] | list[str], where: str
-) -> dict[str, Any]:
+def _require(reader: Reader, raw: object, known: tuple[str, ...], where: str) -> dict[str, Any]:
     given = reader.keys(raw, known, where)
     for key in known:
         if key not in given:

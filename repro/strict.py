@@ -1,4 +1,4 @@
-"""Frozen dataclasses from sourced YAML: every leaf is `{value: …, source: …}`, every mistake one sentence.
+"""Frozen dataclasses from sourced YAML: leaves are `{value, source}`, mistakes one sentence.
 
 A *fragment* is the part of a dataclass that one place of the file sets; `complete` lays fragments
 over each other (the last wins) and insists that together they set every field.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -92,11 +92,12 @@ class Reader:
         return raw
 
     def source(self, raw: object, where: str) -> str:
-        """Checks that a source says "chosen" or starts with a name the file's `sources` explains."""
+        """A source says "chosen" or starts with a name that the file's `sources` explains."""
         text = self.text(raw, where)
         if text.replace(":", " ").split()[0] not in {"chosen", *self.cited}:
             raise self.fail(
-                where, f"{text!r} must start with 'chosen' or one of {', '.join(sorted(self.cited))}"
+                where,
+                f"{text!r} must start with 'chosen' or one of {', '.join(sorted(self.cited))}",
             )
         return text
 
@@ -112,7 +113,7 @@ class Reader:
             raise self.fail(where, str(error)) from None
 
     def fragment(self, cls: type, raw: object, where: str) -> Fragment:
-        """The fields of `cls` that this place sets. Raises BadInput on any unknown or ill-typed key."""
+        """The fields of `cls` that this place sets. Raises BadInput on an unknown or odd key."""
         hints = get_type_hints(cls)
         given = self.keys(raw, [f.name for f in fields(cls)], where)
         return {

@@ -54,14 +54,18 @@ def pip(*arguments, **options):
 
 def offered():
     """Versions of torch on the configured indexes, without downloading anything."""
-    found = pip("index", "versions", "torch", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+    found = pip(
+        "index", "versions", "torch", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ).stdout.decode()
     line = next((x for x in found.splitlines() if x.startswith("Available versions:")), "")
     return [v.strip() for v in line.partition(":")[2].split(",")]
 
 
 def installed_torch():
     code = "import importlib.metadata as m; print(m.version('torch').partition('+')[0])"
-    run = subprocess.run([str(PYTHON), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    run = subprocess.run(
+        [str(PYTHON), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     return run.stdout.decode().strip()
 
 

@@ -1,7 +1,7 @@
 """Runs grouped by arm: the numbers a table, a plot and the terminal all show.
 
-    score   mean over seeds of the mean over questions, with its interval over videos
-    gain    score minus the score of the checkpoint that every arm started from
+score   mean over seeds of the mean over questions, with its interval over videos
+gain    score minus the score of the checkpoint that every arm started from
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from results.ledger import Run
+from results.schema import LedgerError
 from results.stats import Interval, clustered_interval
 from results.verdict import Claim, Policy, gain, primary
 
@@ -61,15 +62,15 @@ class Arm:
 def arms(runs: Sequence[Run], claims: Sequence[Claim], policy: Policy) -> tuple[Arm, ...]:
     """Whole runs by arm: the start first, then baseline and method of the claims, then the rest.
 
-    Raises ValueError when the runs belong to more than one paper, profile, benchmark or split,
+    Raises LedgerError when the runs belong to more than one paper, profile, benchmark or split,
     or when none is whole.
     """
     whole = [run for run in runs if not run.record.partial]
     if not whole:
-        raise ValueError("no whole run to show: every run is missing or marked partial")
+        raise LedgerError("no whole run to show: every run is missing or marked partial")
     cells = {(r.paper, r.profile, r.benchmark, r.split) for r in (run.record for run in whole)}
     if len(cells) > 1:
-        raise ValueError(f"one table shows one benchmark of one paper, found {sorted(cells)}")
+        raise LedgerError(f"one table shows one benchmark of one paper, found {sorted(cells)}")
     chosen = primary(whole)
     start = next((run for run in chosen if run.record.arm == START), None)
     named = [name for claim in claims for name in (claim.baseline, claim.method)]

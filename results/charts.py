@@ -81,15 +81,13 @@ def scale_over(values: Iterable[float], *, pad: float = 0.06) -> Scale:
 
 
 def forest_scale(points: Sequence[float], sure: Sequence[Interval]) -> Scale:
-    """An axis for differences: shows 0, every point and the narrow intervals; a wide one is cut."""
-    known = [0.0, *points]
-    for interval in sure:
-        known += [interval.low, interval.high]
-    known = [value for value in known if math.isfinite(value)]
-    reach = max(map(abs, known)) or 0.01
-    low = min([*known, -0.35 * reach])
-    high = max([*known, 0.35 * reach])
-    return scale_over([low, high], pad=0.1)
+    """An axis for differences: shows 0, every point, and each interval that is not so wide that
+    it would crowd the points (more than three times their reach; it is drawn with an arrow)."""
+    reach = max(map(abs, (0.0, *points, *(i.estimate for i in sure)))) or 0.01
+    edges = [end for i in sure for end in (i.low, i.high) if abs(end) <= 3 * reach]
+    low = min(*points, *edges, -0.35 * reach)
+    high = max(*points, *edges, 0.35 * reach)
+    return scale_over([low, high], pad=0.08)
 
 
 def marker(arm: int, x: float, y: float, tip: str = "") -> str:
@@ -122,7 +120,7 @@ def bar(interval: Interval, scale: Scale, arm: int, y: float, css: str = "") -> 
         f'<line class="bar a{arm} {css}" x1="{left:.2f}%" x2="{right:.2f}%" y1="{y:g}" y2="{y:g}"/>'
     ]
     for value, x, tip in ((interval.low, left, -1), (interval.high, right, 1)):
-        shape = f"M0 -4V4" if scale.holds(value) else f"M{-5 * tip} -5L0 0L{-5 * tip} 5"
+        shape = "M0 -4V4" if scale.holds(value) else f"M{-5 * tip} -5L0 0L{-5 * tip} 5"
         out.append(
             f'<svg x="{x:.2f}%" y="{y:g}" overflow="visible">'
             f'<path class="cap a{arm} {css}" d="{shape}"/></svg>'
@@ -133,17 +131,15 @@ def bar(interval: Interval, scale: Scale, arm: int, y: float, css: str = "") -> 
 def axis(scale: Scale, show: str = "signed", about: int = 5) -> str:
     """Tick labels under a horizontal plot."""
     label = signed if show == "signed" else percent
-    digits = {} if any(abs(100 * t - round(100 * t)) > 1e-6 for t in scale.ticks(about)) else {"d": 0}
-    out = []
-    for tick in scale.ticks(about):
-        text = label(tick)
-        if digits:
-            text = text.removesuffix(".0")
-        text = "0" if tick == 0 else text
-        out.append(
-            f'<line class="tick" x1="{scale.at(tick):.2f}%" x2="{scale.at(tick):.2f}%" y1="0" y2="4"/>'
-            f'<text x="{scale.at(tick):.2f}%" y="16" text-anchor="middle">{text}</text>'
-        )
+    ticks = scale.ticks(about)
+    texts = ["0" if tick == 0 else label(tick) for tick in ticks]
+    if all(text.endswith(".0") or text == "0" for text in texts):
+        texts = [text.removesuffix(".0") for text in texts]
+    out = [
+        f'<line class="tick" x1="{scale.at(tick):.2f}%" x2="{scale.at(tick):.2f}%" y1="0" y2="4"/>'
+        f'<text x="{scale.at(tick):.2f}%" y="16" text-anchor="middle">{text}</text>'
+        for tick, text in zip(ticks, texts, strict=True)
+    ]
     return f'<svg class="axis" width="100%" height="20" aria-hidden="true">{"".join(out)}</svg>'
 
 
@@ -162,9 +158,7 @@ def stacked(parts: Sequence[tuple[str, int]], total: int) -> str:
     return f'<svg class="stack" width="100%" height="20" aria-hidden="true">{"".join(out)}</svg>'
 
 
-def line_path(
-    steps: Sequence[float], values: Sequence[float | None], x: Scale, y: Scale
-) -> str:
+def line_path(steps: Sequence[float], values: Sequence[float | None], x: Scale, y: Scale) -> str:
     """Path data of a curve in the stretched box; None leaves a gap."""
     out, pen = [], "M"
     for step, value in zip(steps, values, strict=True):

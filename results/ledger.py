@@ -45,6 +45,7 @@ from results.schema import (
 )
 
 RECORD, ROWS, CURVES, TOKENS = "record.json", "rows.jsonl.gz", "metrics.jsonl", "tokens.json"
+LOST = ("undecodable", "timeout")  # such a question was never asked: one row stands for it
 TOLERANCE = 5e-7  # a score stored with six decimals still verifies
 ROWS_LIMIT = 512 * 2**20  # bytes of rows after decompression; a guard against zip bombs
 
@@ -139,9 +140,8 @@ def verify(run: Run) -> list[str]:
     """Differences between a record and its rows, one sentence each; empty when they agree."""
     record, truth = run.record, summarise(run.rows)
     found = []
-    for name in ("n", "samples"):
-        if getattr(record, name) != getattr(truth, name):
-            found.append(f"{name} is {getattr(record, name)}, rows give {getattr(truth, name)}")
+    if record.n != truth.n:
+        found.append(f"n is {record.n}, rows give {truth.n}")
     if abs(record.score - truth.score) > TOLERANCE:
         found.append(f"score is {record.score:.6f}, rows give {truth.score:.6f}")
     for name in OUTCOMES:
@@ -153,11 +153,13 @@ def verify(run: Run) -> list[str]:
         a, b = said_tags.get(key), true_tags.get(key)
         if a is None or b is None or abs(a - b) > TOLERANCE:
             found.append(f"by_tag.{key} is {_shown(a)}, rows give {_shown(b)}")
-    short = [item for item, k in Counter(row.id for row in run.rows).items() if k < record.samples]
-    if short and not record.partial:
+    replies = Counter(row.id for row in run.rows)
+    lost = {row.id for row in run.rows if row.outcome in LOST and replies[row.id] == 1}
+    uneven = [item for item, k in replies.items() if k != record.samples and item not in lost]
+    if uneven and not record.partial:
         found.append(
-            f"{len(short)} questions have fewer than {record.samples} replies "
-            f"(first: {short[0]}) but the record is not marked partial"
+            f"samples is {record.samples}, but {len(uneven)} questions have another number of "
+            f"replies (first: {uneven[0]} with {replies[uneven[0]]})"
         )
     return found
 
@@ -178,6 +180,8 @@ def read(directory: Path | str) -> Run:
     rows_path = folder / record.rows["path"]
     text = _unzip(_checked(rows_path, record.rows["sha256"]), str(rows_path))
     rows = rows_from((parse(line, str(rows_path)) for line in lines(text)), str(rows_path))
+    if not rows:
+        raise LedgerError(f"{rows_path} holds no row")
     curves: tuple[Mapping[str, Any], ...] = ()
     tokens: tuple[Mapping[str, Any], ...] = ()
     if record.curves is not None:
@@ -225,12 +229,12 @@ def write(
     checked = record_from(data)
     if differences := verify(Run(checked, ordered)):
         raise LedgerError(f"the record contradicts its rows: {'; '.join(differences)}")
-    text = json.dumps({f.name: data[f.name] for f in fields(Record)}, indent=1, ensure_ascii=False)
+    text = json.dumps({f.name: data[f.name] for f in fields(Record)}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)  # a half-replaced run must not look whole
     for name, content in files.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / RECORD, (text + "\n").encode("utf-8"))
+    write_atomically(folder / RECORD, (text + "\n").encode("ascii"))
     return read(folder)
 
 
@@ -266,7 +270,7 @@ def _zip(rows: Sequence[Row]) -> bytes:
             for name in ("reply", "detail"):
                 if data[name] is None:
                     del data[name]
-            packed.write((json.dumps(data, ensure_ascii=False) + "\n").encode("utf-8"))
+            packed.write((json.dumps(data) + "\n").encode("ascii"))
     return buffer.getvalue()
 
 

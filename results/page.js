@@ -19,7 +19,7 @@ all(".tabs button").forEach((button, first) => {
 });
 
 // Curves: one cursor over all panels, values of the bold lines at that step.
-const data = JSON.parse(document.getElementById("curves").textContent);
+const data = JSON.parse(document.getElementById("curve-data")?.textContent ?? "{}");
 const show = (value, style) => style === "percent" ? (100 * value).toFixed(1) + " %"
   : value.toFixed(Number(style));
 const nearest = (steps, step) => steps.reduce((best, s, i) =>

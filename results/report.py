@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from results import charts, sections
+from results import charts
 from results.arms import START, arms, label
 from results.charts import ends, percent, signed
 from results.ledger import Run, write_atomically
-from results.sections import View
+from results.sections.evaluation import families, outcomes, scores
+from results.sections.headline import comparisons, hero
+from results.sections.parts import View
+from results.sections.provenance import provenance as provenance_section
+from results.sections.tokens import tokens
+from results.sections.training import alarms, cost, curves
 from results.verdict import Claim, Policy, count, load_policy
 
+_ANCHOR = re.compile(r'<section id="([a-z]+)">')
 _LOGO = (
-    '<svg viewBox="0 0 24 24" aria-hidden="true"><rect x="1.5" y="3.5" width="21" height="17" rx="4" '
-    'fill="var(--ink)"/><g fill="var(--bg)"><rect x="4" y="6" width="2.4" height="2.6" rx=".8"/>'
-    '<rect x="4" y="10.7" width="2.4" height="2.6" rx=".8"/><rect x="4" y="15.4" width="2.4" '
-    'height="2.6" rx=".8"/></g><path d="M9.5 12.4l3.2 3.2 6-6.6" fill="none" stroke="var(--arm2)" '
-    'stroke-width="2.6" stroke-linecap="round" stroke-linejoin="round"/></svg>'
+    '<svg viewBox="0 0 24 24" aria-hidden="true">'
+    '<rect x="1.5" y="3.5" width="21" height="17" rx="4" fill="var(--ink)"/><g fill="var(--bg)">'
+    '<rect x="4" y="6" width="2.4" height="2.6" rx=".8"/>'
+    '<rect x="4" y="10.7" width="2.4" height="2.6" rx=".8"/>'
+    '<rect x="4" y="15.4" width="2.4" height="2.6" rx=".8"/></g>'
+    '<path d="M9.5 12.4l3.2 3.2 6-6.6" fill="none" stroke="var(--arm2)" stroke-width="2.6" '
+    'stroke-linecap="round" stroke-linejoin="round"/></svg>'
 )
 
 
@@ -46,7 +55,7 @@ def build(
 
     claims: the first is the headline. reference, reference_claims: committed runs and what they
     decided, shown beside. command: what makes this report again. provenance: further facts, name
-    to text. Raises ValueError when the runs belong to more than one paper, profile or benchmark.
+    to text. Raises LedgerError when the runs belong to more than one paper, profile or benchmark.
     """
     policy = policy or load_policy()
     view = View(
@@ -62,7 +71,7 @@ def build(
     text = page(view, title, command, provenance or {}, partial)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, text.encode("utf-8"))
+    write_atomically(target, text.encode("utf-8", "replace"))  # a lone surrogate is no text
     return target
 
 
@@ -78,24 +87,17 @@ def page(
     css = (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    body = "".join(
-        (
-            sections.comparisons(view),
-            sections.scores(view),
-            sections.curves(view),
-            sections.tokens(view),
-            sections.outcomes(view),
-            sections.families(view),
-            sections.alarms(view),
-            sections.cost(view),
-            sections.provenance(view, command, provenance),
-        )
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'"
     )
+    parts = (comparisons, scores, curves, tokens, outcomes, families, alarms, cost)
+    body = "".join(part(view) for part in parts) + provenance_section(view, command, provenance)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(_headline(view, title))}</title>
@@ -105,10 +107,8 @@ def page(
 </head>
 <body>
 <div class="top"><span class="brand">{_LOGO}ReelProof</span>{_chips(view)}</div>
-<main>
-{sections.hero(view, title)}{_partial(partial)}
-</main>
-{_bar(view)}
+<div class="wide">{hero(view, title)}{_partial(partial)}</div>
+{_bar(view, body)}
 <main>
 {body}</main>
 {_footer(view)}
@@ -129,46 +129,57 @@ def summary_text(
     policy = policy or load_policy()
     view = View(arms(runs, claims, policy), tuple(claims), (), tuple(reference_claims), policy)
     record = view.arms[0].runs[0].record
+    cell = f"{record.paper}, {record.profile} profile: {record.benchmark} {record.split}"
+    columns = f"  {'arm':<18}{'seeds':>5}   {'score':>5} {'interval':<15}{'greedy':>7}"
     lines = [
-        f"{record.paper} \N{MIDDLE DOT} {record.profile} \N{MIDDLE DOT} {record.benchmark} {record.split}"
-        f" \N{MIDDLE DOT} {record.n:,} questions \N{MIDDLE DOT} {view.metric}",
+        f"{cell}, {record.n:,} questions, {view.metric}",
         "",
-        f"  {'arm':<18}{'seeds':>5}   {'score':>5} {'interval':<15}{'greedy':>7}   gain over the start",
+        f"{columns}   gain over the start",
     ]
     for arm in view.arms:
         greedy = "" if arm.greedy_score is None else percent(arm.greedy_score)
         gain = ""
-        if arm.gain is not None and arm.gain.delta is not None and arm.gain.item_interval is not None:
+        if (
+            arm.gain is not None
+            and arm.gain.delta is not None
+            and arm.gain.item_interval is not None
+        ):
             gain = f"{signed(arm.gain.delta)} {ends(arm.gain.item_interval)}"
         lines.append(
             f"  {arm.label:<18}{len(arm.runs):>5}   {percent(arm.score.estimate):>5} "
             f"{ends(arm.score, sign=False):<15}{greedy:>7}   {gain}".rstrip()
         )
     lines.append("")
-    lines += [_claim_line(claim, "claim") for claim in claims]
-    lines += [_claim_line(claim, "reference") for claim in reference_claims]
+    lines += [line for claim in claims for line in _claim_lines(claim, "claim")]
+    lines += [line for claim in reference_claims for line in _claim_lines(claim, "reference")]
     partial = [run.record.arm for run in runs if run.record.partial]
     if partial:
-        lines.append(f"  {count(len(partial), 'partial run')} left out: {', '.join(sorted(partial))}")
+        lines.append(
+            f"  {count(len(partial), 'partial run')} left out: {', '.join(sorted(partial))}"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _claim_line(claim: Claim, source: str) -> str:
+def _claim_lines(claim: Claim, source: str) -> list[str]:
     name = f"{label(claim.method)} {charts.MINUS} {label(claim.baseline)}"
+    first = f"  {source:<10}{name:<26}->  {claim.text}"
+    reason = f"  {'':<10}{claim.reason}"
     if claim.delta is None or claim.seed_interval is None or claim.item_interval is None:
-        return f"  {source:<10}{name:<24} ->  {claim.text}: {claim.reason}"
-    return (
-        f"  {source:<10}{name:<24}{signed(claim.delta):>5}   seeds {ends(claim.seed_interval)}   "
-        f"videos {ends(claim.item_interval)}  ->  {claim.text}\n"
-        f"  {'':<10}{claim.reason}"
+        return [first, reason]
+    numbers = (
+        f"{signed(claim.delta)} points   over seeds {ends(claim.seed_interval)}   "
+        f"over videos {ends(claim.item_interval)}"
     )
+    return [first, f"  {'':<10}{numbers}", reason]
 
 
 def _headline(view: View, title: str) -> str:
     if not view.claims:
         return f"{title} - ReelProof"
     first = view.claims[0]
-    return f"{label(first.method)} against {label(first.baseline)}: {first.text} - {title} - ReelProof"
+    return (
+        f"{label(first.method)} against {label(first.baseline)}: {first.text} - {title} - ReelProof"
+    )
 
 
 def _chips(view: View) -> str:
@@ -183,21 +194,22 @@ def _chips(view: View) -> str:
         count(len(trained), "trained run"),
         *([f"{max(steps):,} steps"] if steps else []),
     ]
-    return f'<div class="chips">{"".join(f"<span class=chip>{escape(t)}</span>" for t in texts)}</div>'
+    return (
+        f'<div class="chips">{"".join(f"<span class=chip>{escape(t)}</span>" for t in texts)}</div>'
+    )
 
 
-def _bar(view: View) -> str:
+def _bar(view: View, body: str) -> str:
     """The legend of all plots, which is also the filter of arms, and the way around."""
     shown = dict.fromkeys(arm.name for arm in (*view.arms, *view.reference))
     buttons = "".join(
-        f'<button aria-pressed="true" value="{number}"><svg class="a{number}" aria-hidden="true">'
-        f'<line class="mean dash{number}" x1="0" x2="26" y1="6" y2="6"/>{charts.marker(number, 50, 6)}'
-        f"</svg>{escape(label(name))}</button>"
-        for name in shown
-        for number in (view.colours[name],)
+        f'<button aria-pressed="true" value="{arm}"><svg class="a{arm}" aria-hidden="true">'
+        f'<line class="mean dash{arm}" x2="26" y1="6" y2="6"/>{charts.marker(arm, 50, 6)}</svg>'
+        f"{escape(label(name))}</button>"
+        for name, arm in view.colours.items()
+        if name in shown
     )
-    places = ("claims", "scores", "curves", "tokens", "outcomes", "families", "cost", "provenance")
-    links = "".join(f'<a href="#{place}">{place}</a>' for place in places)
+    links = "".join(f'<a href="#{place}">{place}</a>' for place in re.findall(_ANCHOR, body))
     return (
         f'<div class="bar-sticky"><div><div class="legend" role="group" aria-label="Arms">{buttons}'
         f"</div><nav>{links}</nav></div></div>"
@@ -215,13 +227,12 @@ def _partial(partial: Sequence[Run]) -> str:
 
 
 def _footer(view: View) -> str:
-    level = f"{100 * view.policy.level:.0f} %"
     return (
         "<footer><h3>How to read this</h3>"
-        f"<p><b>Over seeds</b>: {level} t interval of the paired differences; it answers whether the "
-        "<em>method</em> is better, because two models trained by the same method already differ. "
-        f"<b>Over videos</b>: {level} bootstrap interval, whole videos drawn with replacement "
-        f"({view.policy.draws:,} draws); it answers whether other questions would agree.</p>"
-        "<p>Numbers of the micro profile are this project's own and are never compared with a "
-        "paper's.</p></footer>"
+        f"<p><b>Over seeds</b>: {view.level} t interval of the paired differences; it answers "
+        "whether the <em>method</em> is better, because two models trained by the same method "
+        f"already differ. <b>Over videos</b>: {view.level} bootstrap interval, whole videos drawn "
+        f"with replacement ({view.policy.draws:,} draws); it answers whether other questions would "
+        "agree.</p><p>Numbers of the micro profile are this project's own and are never compared "
+        "with a paper's.</p></footer>"
     )

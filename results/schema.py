@@ -189,7 +189,7 @@ def _anything(value: Any, where: str) -> None:
 
 def _protocol(value: Any, where: str) -> None:
     _mapping(_anything)(value, where)
-    temperature(value)
+    temperature(value, where)
 
 
 _TEXT, _MAYBE = _is(str), _is(str, nullable=True)
@@ -277,12 +277,24 @@ def curves_from(text: str, where: str = "metrics.jsonl") -> tuple[Mapping[str, A
     steps: list[Mapping[str, Any]] = []
     for number, line in enumerate(lines(text), 1):
         item = parse(line, f"{where}, line {number}", gaps=True)
-        _mapping(_anything)(item, f"{where}, line {number}")
-        _is(int)(item.get("step"), f"{where}, line {number}.step")
+        _metrics(item, f"{where}, line {number}")
         if steps and item["step"] <= steps[-1]["step"]:
             raise LedgerError(f"{where}, line {number}: step {item['step']} does not ascend")
         steps.append(item)
     return tuple(steps)
+
+
+def _metrics(line: Any, where: str) -> None:
+    """A step, the names of its alarms, and numbers; a gap is null."""
+    _is(dict)(line, where)
+    _is(int)(line.get("step"), f"{where}.step")
+    for key, value in line.items():
+        if key == "alarms":
+            _is(list)(value, f"{where}.alarms")
+            for name in value:
+                _TEXT(name, f"{where}.alarms")
+        else:
+            _is(float, nullable=True)(value, f"{where}.{key}")
 
 
 def tokens_from(text: str, where: str = "tokens.json") -> tuple[Mapping[str, Any], ...]:
@@ -334,9 +346,9 @@ def lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def temperature(protocol: Mapping[str, Any]) -> float:
+def temperature(protocol: Mapping[str, Any], where: str = "protocol") -> float:
     """Of the decoding; 0 is greedy. Raises LedgerError where the protocol does not say."""
     decoding = protocol.get("decoding")
     if not isinstance(decoding, dict) or not isinstance(decoding.get("temperature"), (int, float)):
-        raise LedgerError("protocol.decoding.temperature is missing: sampled or greedy is unknown")
+        raise LedgerError(f"{where}.decoding.temperature is missing: sampled or greedy is unknown")
     return float(decoding["temperature"])

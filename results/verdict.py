@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 from results.ledger import Run
+from results.schema import LedgerError
 from results.stats import Interval, clustered_interval, seed_interval, seeds_needed
 
 Word = Literal["holds", "reversed", "undecided", "not run"]
@@ -136,7 +137,7 @@ def claim(
 
     method, baseline: names of the arms, needed only where an arm has no run. Partial runs and
     seeds that only one arm has are left out and named. Raises NotComparable when two runs differ
-    in protocol, data or questions, ValueError when an arm is mixed or repeats a seed.
+    in protocol, data or questions, LedgerError when an arm is mixed or repeats a seed.
     """
     left, excluded_left = _by_seed(method_runs)
     right, excluded_right = _by_seed(baseline_runs)
@@ -150,7 +151,10 @@ def claim(
 
 
 def gain(runs: Sequence[Run], start: Run, policy: Policy) -> Claim:
-    """What training added: every seed of one arm minus the one checkpoint they all started from."""
+    """What training added: every seed of one arm minus the one checkpoint they all started from.
+
+    The interval over seeds holds the start fixed: it says whether training again would gain again.
+    """
     by_seed, excluded = _by_seed(runs)
     if start.record.partial:
         excluded, by_seed = (*excluded, f"{start.record.arm}: partial"), {}
@@ -290,7 +294,9 @@ def _reason(
     elif not seeds_open:
         return "the interval over videos contains 0; more questions would narrow it"
     else:
-        start = f"{'both intervals contain' if items_open else 'the interval over seeds contains'} 0"
+        start = (
+            f"{'both intervals contain' if items_open else 'the interval over seeds contains'} 0"
+        )
     if needed is None:
         return f"{start}; an effect this small against its spread needs over a thousand"
     return f"{start}; at the measured spread about {needed} would decide"
@@ -316,14 +322,14 @@ def _by_seed(runs: Sequence[Run]) -> tuple[dict[int, Run], tuple[str, ...]]:
     partial = []
     for run in runs:
         if run.record.arm != runs[0].record.arm:
-            raise ValueError(
+            raise LedgerError(
                 f"one arm is expected, found {runs[0].record.arm} and {run.record.arm}"
             )
         if run.record.partial:
             partial.append(f"{_name(run)}: partial")
             continue
         if run.record.seed in whole:
-            raise ValueError(f"{_name(run)} appears twice; which one counts is not ours to choose")
+            raise LedgerError(f"{_name(run)} appears twice; which one counts is not ours to choose")
         whole[run.record.seed] = run
     return whole, tuple(partial)
 

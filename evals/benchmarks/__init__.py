@@ -15,7 +15,7 @@ NAMES = ("jsonl", "microworld")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Samples of one split. `revision` names the data's version; `sha256` hashes the annotations."""
+    """Samples of one split. `revision` names the data's version, `sha256` hashes its records."""
 
     name: str
     split: str

@@ -7,9 +7,12 @@
 | `problem_type` | multiple choice, numerical, regression, OCR, free-form, ...          |
 | `options`      | list of "A. text", or null                                           |
 | `data_type`    | video (default), image or text                                       |
-| `path`         | file below --videos; not needed for text                             |
-| `problem_id`   | optional; the line number otherwise                                  |
+| `path`         | file below --videos, relative to it; not needed for text             |
+| `problem_id`   | optional; the record's place in the file otherwise                   |
 | `process`      | optional reasoning, used by supervised fine-tuning                   |
+| `evidence`     | optional {"interval": [start, end], "region": [x0, y0, x1, y1]}      |
+
+An optional field may also be null, as exporters write it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from evals.errors import BadInput
 from evals.types import Evidence, Kind, Modality, Sample
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+#: Fields that a record may carry into the tags of its rows.
+TAGS = ("family", "film", "twin", "data_source")
 
 
 def load(*, split: str, root: Path | None, data: Path | None) -> Benchmark:
@@ -37,21 +42,26 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """The file's records as dictionaries. Raises BadInput naming the line."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    text = path.read_text(encoding="utf-8")
     try:
-        if path.suffix == ".json":
-            records = json.loads(text)
-            if not isinstance(records, list):
-                raise BadInput(f"{path}: expected a list of records")
-            return records
-        found = []
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                found.append(json.loads(line))
-        return found
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not a text file in UTF-8") from error
+    if path.suffix == ".json":
+        records = _parse(text, path, 1)
+        if not isinstance(records, list):
+            raise BadInput(f"{path}: expected a list of records")
+        return records
+    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    lines = enumerate(text.split("\n"), start=1)
+    return [_parse(line, path, number) for number, line in lines if line.strip()]
+
+
+def _parse(text: str, path: Path, first: int) -> Any:
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        where = number if path.suffix != ".json" else error.lineno
-        raise BadInput(f"{path}, line {where}: not valid JSON ({error.msg})") from error
+        line = first + error.lineno - 1
+        raise BadInput(f"{path}, line {line}: not valid JSON ({error.msg})") from error
 
 
 def read(path: Path, videos: Path) -> list[Sample]:
@@ -68,35 +78,63 @@ def read(path: Path, videos: Path) -> list[Sample]:
 
 
 def sample(record: dict[str, Any], number: int, path: Path, videos: Path) -> Sample:
-    """One record as a Sample; `number` is its place in the file, from 1."""
+    """One record as a Sample; `number` is its place in the file, from 1.
+
+    Raises BadInput, naming the record, for a field that is missing or cannot be used.
+    """
+    where = f"{path}, record {number}"
+    if not isinstance(record, dict):
+        raise BadInput(f"{where}: expected an object, not {json.dumps(record)[:40]}")
 
     def need(key: str) -> Any:
-        if not isinstance(record, dict) or record.get(key) in (None, ""):
-            raise BadInput(f"{path}, record {number}: `{key}` is missing")
+        if record.get(key) in (None, ""):
+            raise BadInput(f"{where}: `{key}` is missing")
         return record[key]
 
-    kind, modality = need("problem_type"), record.get("data_type", "video")
+    kind = need("problem_type")
+    modality: Any = record.get("data_type") or "video"
     if kind not in get_args(Kind):
-        raise BadInput(f"{path}, record {number}: unknown problem_type {kind!r}")
+        raise BadInput(f"{where}: unknown problem_type {kind!r}")
     if modality not in get_args(Modality):
-        raise BadInput(f"{path}, record {number}: unknown data_type {modality!r}")
-    options = tuple(record.get("options") or ())
-    if kind == "multiple choice" and not options:
-        raise BadInput(f"{path}, record {number}: multiple choice without options")
-    media = None if modality == "text" else videos / need("path")
+        raise BadInput(f"{where}: unknown data_type {modality!r}")
+    options = record.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
+        raise BadInput(f'{where}: `options` must be a list of texts like "A. red"')
+    if kind in ("multiple choice", "grounded qa") and not options:
+        raise BadInput(f"{where}: {kind} without options")
     solution = str(need("solution"))
     tagged = ANSWER.search(solution)
-    tags = {k: str(record[k]) for k in ("family", "film", "twin", "data_source") if record.get(k)}
-    where = record.get("evidence")
+    name = record.get("problem_id")
     return Sample(
-        id=str(record.get("problem_id", number)),
-        question=need("problem"),
+        id=str(number if name is None else name),
+        question=str(need("problem")),
         kind=kind,
         gold=(tagged.group(1) if tagged else solution).strip(),
         modality=modality,
-        media=media,
-        options=options,
-        cluster=str(record.get("path", number)),
-        tags=tags,
-        evidence=Evidence(tuple(where["interval"]), tuple(where["region"])) if where else None,
+        media=None if modality == "text" else videos / _below(need("path"), where),
+        options=tuple(options),
+        cluster=str(record.get("path") or number),
+        tags={k: str(record[k]) for k in TAGS if record.get(k)},
+        evidence=_evidence(record.get("evidence"), where),
     )
+
+
+def _below(name: Any, where: str) -> Path:
+    """A path that stays inside the folder it is joined to. Links are the user's own business."""
+    below = Path(str(name))
+    if below.anchor or ".." in below.parts:
+        raise BadInput(f"{where}: path {name!r} leaves the folder of the videos")
+    return below
+
+
+def _evidence(given: Any, where: str) -> Evidence | None:
+    if given is None:
+        return None
+    try:
+        start, end = map(float, given["interval"])
+        x0, y0, x1, y1 = map(float, given["region"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{where}: `evidence` needs an interval of 2 numbers and a region of 4"
+        ) from error
+    return Evidence((start, end), (x0, y0, x1, y1))

@@ -21,9 +21,7 @@ def load(*, split: str, root: Path | None, data: Path | None) -> Benchmark:
     folder = microworld.make(split, cache=root)
     # A film and its twin share their pictures, so they form one cluster.
     samples = tuple(
-        replace(s, cluster=min(s.cluster, f"films/{s.tags['twin']}.mp4"))
-        if "twin" in s.tags
-        else s
+        replace(s, cluster=min(s.cluster, f"films/{s.tags['twin']}.mp4")) if "twin" in s.tags else s
         for s in read(folder / "records.json", folder)
     )
     revision = f"v{microworld.VERSION}-s0"

@@ -1,7 +1,7 @@
 """Checkpoints without pickle: safetensors and JSON, written aside and renamed.
 
-    checkpoint-N/  model.safetensors + config, processor | optimizer.safetensors | optimizer.json |
-                   scheduler.json | trainer_state.json
+checkpoint-N/  model.safetensors + config, processor | optimizer.safetensors | optimizer.json |
+               scheduler.json | trainer_state.json
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ def write_aside(folder: Path, fill: Callable[[Path], None]) -> None:
     scratch = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    fill(scratch)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    try:
+        fill(scratch)
+        if folder.exists():
+            discard(folder)
+        scratch.rename(folder)
+    finally:  # on a full disk, what was half written is given back
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
@@ -64,6 +68,7 @@ def load_weights(model: Any, folder: Path) -> None:
 def discard(folder: Path) -> None:
     """Remove a checkpoint: renamed first, so that a killed removal leaves none that looks whole."""
     gone = folder.with_name(f".{folder.name}.discarded")
+    shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)
     shutil.rmtree(gone)
 

@@ -47,7 +47,9 @@ class Prompts:
         if record.id not in self._built:
             clip = self.clips.load(record)
             text = question_text(record, self.protocol.prompt)
-            self._built[record.id] = Prompt(record, clip, self.vlm.encode(clip, text, self.protocol))
+            self._built[record.id] = Prompt(
+                record, clip, self.vlm.encode(clip, text, self.protocol)
+            )
             if len(self._built) > self.keep:
                 self._built.popitem(last=False)
         return self._built[record.id]

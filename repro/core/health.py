@@ -24,7 +24,7 @@ MISMATCH = 0.01
 
 
 class Diverged(Failure):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
 
 
 def alarms(metrics: Mapping[str, float]) -> list[str]:
@@ -40,11 +40,12 @@ def alarms(metrics: Mapping[str, float]) -> list[str]:
     return [name for name, raised in rules.items() if raised]
 
 
-def refuse_nan(loss: float, step: int) -> None:
-    """Raises Diverged when the loss of a step is NaN or infinite."""
-    if not math.isfinite(loss):
+def refuse_nan(value: float, step: int, what: str = "loss") -> None:
+    """Raises Diverged when the loss (or `what`) of a step is NaN or infinite."""
+    if not math.isfinite(value):
         raise Diverged(
-            f"the loss of step {step} is {loss}: lower learning_rate or raise beta, then run again"
+            f"the {what} of step {step} is {value}: lower learning_rate or raise beta, "
+            "then run again"
         )
 
 

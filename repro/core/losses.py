@@ -112,7 +112,7 @@ def group_loss(
     """
     _check(logp, advantages, weights, valid, config, old_logp, ref_logp, total_tokens)
     selected = valid & (weights != 0)
-    weights = torch.where(selected, weights, 0.0).to(logp)
+    weights = torch.where(selected, weights.detach(), 0.0).to(logp)
     counted = selected if config.normaliser == "selected" else valid
     ratio = _ratio(logp, old_logp, selected, config)
     gain, clipped = _surrogate(logp, ratio, advantages.detach().to(logp)[:, None], selected, config)

@@ -87,7 +87,7 @@ class TGRPO(Method):
 
         if group.prompt.clip is None or group.prompt.clip.modality != "video":
             return []
-        prompt = shuffled_prompt(sample.vlm, group.prompt, self.switches, sample.generator)
+        prompt = shuffled_prompt(group.prompt, self.switches, sample.generator)
         return sample([prompt], max(1, len(group.rollouts) // 2))[0]
 
     def adjust(self, group: Group, rewards: Rewards, weights: Tensor) -> Rewards:

@@ -15,13 +15,10 @@ import torch
 from torch import Generator, Tensor
 
 from evals.vlm import VLM, Encoded
-from repro.core.packing import Packed, Row, pack, rows_of
-from repro.core.scoring import score
+from repro.core.packing import Row, pack, rows_of
+from repro.core.scoring import Packing, score_rows
 from repro.core.types import Group, Prompt, TokenScores
 from repro.recipe import Switches
-
-Packing = Callable[[Sequence[Row], int], Packed]
-
 
 
 def vision_free(prompt: Encoded, pads: Tensor, positions: str) -> Encoded:
@@ -39,7 +36,7 @@ def vision_free(prompt: Encoded, pads: Tensor, positions: str) -> Encoded:
     return Encoded(ids, kept, None, None, 0.0)
 
 
-def shuffled_prompt(vlm: VLM, prompt: Prompt, switches: Switches, generator: Generator) -> Prompt:
+def shuffled_prompt(prompt: Prompt, switches: Switches, generator: Generator) -> Prompt:
     """The prompt over a clip whose frames are in random order; ids and positions stay.
 
     shuffle: `frame` permutes single frames before patching (the paper's); `group` permutes the
@@ -91,7 +88,6 @@ def token_scores(
     logp, entropy: (N, C) of all rollouts in order, without gradient. visual: every prompt with
     vision; temporal: videos only, None for the others.
     """
-    pad = vlm.processor.tokenizer.pad_token_id
     valid = torch.zeros_like(logp, dtype=torch.bool)
     for row, rollout in enumerate(r for g in groups for r in g.rollouts):
         valid[row, : len(rollout.ids)] = True
@@ -99,12 +95,12 @@ def token_scores(
     moving = [g.prompt.clip is not None and g.prompt.clip.modality == "video" for g in groups]
     free, mixed = {}, {}
     if "visual" in needs:
-        free = _pass(vlm, groups, seen, logp, pad, packing, lambda p: replace(
+        free = _pass(vlm, groups, seen, logp, packing, switches.precision, lambda p: replace(
             p, encoded=vision_free(p.encoded, vlm.is_pad(p.encoded.ids), switches.masked_positions)
         ))  # fmt: skip
     if "temporal" in needs:
-        mixed = _pass(vlm, groups, moving, logp, pad, packing, lambda p: shuffled_prompt(
-            vlm, p, switches, generator
+        mixed = _pass(vlm, groups, moving, logp, packing, switches.precision, lambda p: (
+            shuffled_prompt(p, switches, generator)
         ))  # fmt: skip
     scores, at = [], 0
     for index, group in enumerate(groups):
@@ -121,8 +117,8 @@ def _pass(
     groups: Sequence[Group],
     included: Sequence[bool],
     logp: Tensor,
-    pad: int,
     packing: Packing,
+    precision: str,
     change: Callable[[Prompt], Prompt],
 ) -> dict[int, Tensor]:
     """index of group -> (G, C) logp - logp under the changed prompt, for the included groups."""
@@ -132,10 +128,7 @@ def _pass(
             rows += rows_of(group, change)
     if not rows:
         return {}
-    features = vlm.features([prompt for prompt, _ in rows])
-    if packing is not pack:
-        features = [f for f, (_, cs) in zip(features, rows, strict=True) for _ in cs]
-    changed, _ = score(vlm, packing(rows, pad), features)
+    changed, _ = score_rows(vlm, rows, packing, precision=precision)
     out, at, row = {}, 0, 0
     for index, (group, wanted) in enumerate(zip(groups, included, strict=True)):
         n = len(group.rollouts)

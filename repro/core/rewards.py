@@ -45,8 +45,8 @@ def accuracy(
     """Accuracy reward in [0, 1] of one completion.
 
     solution: `<answer>gold</answer>`. options: printed lines, used by `paper` and the grounded
-    types to refuse letters that are no option. Raises BadInput for an unknown preset, for an unknown
-    type (`paper`), and for a gold that cannot be read (`paper` and the grounded types).
+    types to refuse letters that are no option. Raises BadInput for an unknown preset, for an
+    unknown type (`paper`), and for a gold that cannot be read (`paper` and the grounded types).
     """
     if preset not in ("released", "paper"):
         raise BadInput(f"unknown preset {preset!r}; known: released, paper")

@@ -1,8 +1,9 @@
-"""Sampling groups with transformers: every prompt prefilled once, its cache expanded to G rollouts."""
+"""Sampling groups with transformers: a prompt is prefilled once, its cache expanded to G."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,25 +13,20 @@ from repro.core.types import Group, Prompt, Rollout
 
 
 class Sampler:
-    """Draws completions of the current policy.
-
-    `logp` keeps, per call, the sampler's own log-probabilities of what it drew: health.py compares
-    them with the scorer's.
-    """
+    """Draws completions of the current policy."""
 
     def __init__(self, vlm: VLM, decoding: Decoding, generator: torch.Generator):
         self.vlm, self.decoding, self.generator = vlm, decoding, generator
-        self.logp: list[tuple[float, ...]] = []
 
     def __call__(self, prompts: Sequence[Prompt], n: int) -> list[list[Rollout]]:
         """n completions for each prompt, in order."""
-        from dataclasses import replace
-
-        decoding = replace(self.decoding, samples=n)
+        decoding, model = replace(self.decoding, samples=n), self.vlm.model
+        training = model.training
+        model.eval()  # in training mode gradient checkpointing would drop the cache
         drawn = self.vlm.sample([p.encoded for p in prompts], decoding, self.generator)
-        self.logp = [s.logp for samples in drawn for s in samples]
+        model.train(training)
         return [
-            [Rollout(p, p, s.ids, self.vlm.text(s.ids), s.finished) for s in samples]
+            [Rollout(p, p, s.ids, self.vlm.text(s.ids), s.finished, logp=s.logp) for s in samples]
             for p, samples in zip(prompts, drawn, strict=True)
         ]
 

@@ -3,27 +3,45 @@
     logp = z_y - logsumexp(z),   entropy = logsumexp(z) - sum(softmax(z) * z)
 
 Only positions that predict a completion token meet the language-model head; logits of shape
-(B, L, V) never exist.
+(B, L, V) never exist. precision: `fp32`, or `model`, the model's own dtype as in KTR's release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from evals.vlm import VLM
-from repro.core.packing import Packed
+from repro.core.packing import Packed, Row, pack
+
+Packing = Callable[[Sequence[Row], int], Packed]
 
 CHUNK = 1024  # tokens per call of the head (chosen): 0.6 GB of fp32 logits at Qwen's vocabulary
 
 
-def score(
-    vlm: VLM, packed: Packed, features: Sequence[Tensor | None], *, chunk: int = CHUNK
+def score_rows(
+    vlm: VLM, rows: Sequence[Row], packing: Packing = pack, *, precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """(N, C) log-probabilities, with gradient if enabled, and (N, C) entropies without; fp32.
+    """`score` of prompts and their completions, the vision tower run once per row."""
+    features = vlm.features([prompt for prompt, _ in rows])
+    if packing is not pack:  # the reference path repeats a prompt for each completion
+        features = [f for f, (_, cs) in zip(features, rows, strict=True) for _ in cs]
+    packed = packing(rows, vlm.processor.tokenizer.pad_token_id)
+    return score(vlm, packed, features, precision=precision)
+
+
+def score(
+    vlm: VLM,
+    packed: Packed,
+    features: Sequence[Tensor | None],
+    *,
+    chunk: int = CHUNK,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """(N, C) log-probabilities, with gradient if enabled, and (N, C) entropies without, as fp32.
 
     features: one entry per row, None for a row without vision. Zeros where not valid.
     """
@@ -35,7 +53,7 @@ def score(
     states = hidden.flatten(0, 1)[packed.source.to(device)[valid]]
     targets = packed.targets.to(device)[valid]
     parts = [
-        _head(vlm.model.lm_head.weight, states[i : i + chunk], targets[i : i + chunk])
+        _head(vlm.model.lm_head.weight, states[i : i + chunk], targets[i : i + chunk], precision)
         for i in range(0, len(states), chunk)
     ]
     logp, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -43,19 +61,23 @@ def score(
     return blank.masked_scatter(valid, logp), blank.masked_scatter(valid, entropy.detach())
 
 
-def _head(weight: Tensor, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _head(weight: Tensor, states: Tensor, targets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled():  # logits are computed again in backward instead of kept
         out: tuple[Tensor, Tensor] = checkpoint(
-            _logp_entropy, weight, states, targets, use_reentrant=False
+            _logp_entropy, weight, states, targets, precision, use_reentrant=False
         )
         return out
-    return _logp_entropy(weight, states, targets)
+    return _logp_entropy(weight, states, targets, precision)
 
 
-def _logp_entropy(weight: Tensor, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logits = (states @ weight.T).float()
+def _logp_entropy(
+    weight: Tensor, states: Tensor, targets: Tensor, precision: str
+) -> tuple[Tensor, Tensor]:
+    if precision == "fp32":  # before the product: bf16 logits would round differences to zero
+        weight, states = weight.float(), states.float()
+    logits = states @ weight.T
     total = logits.logsumexp(-1)
     logp = logits.gather(-1, targets[:, None])[:, 0] - total
     with torch.no_grad():
         entropy = total - (torch.exp(logits - total[:, None]) * logits).sum(-1)
-    return logp, entropy
+    return logp.float(), entropy.float()

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from evals.vlm import VLM, Encoded
-from repro.core.packing import pack
-from repro.core.scoring import score
+from repro.core.scoring import score_rows
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,30 @@ def train(
     seed: int,
     warmup: float = 0.05,
     progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> None:
-    """AdamW, linear warm-up, then cosine to a tenth; batches drawn under `seed`."""
+    stop: Callable[[int], bool] = lambda step: False,
+) -> int:
+    """AdamW, linear warm-up, then cosine to a tenth; batches drawn under `seed`.
+
+    stop: asked after every step, ends training early. Returns the steps taken.
+    """
     optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=learning_rate, weight_decay=0.01)
     rng = np.random.default_rng(seed)
-    pad = vlm.processor.tokenizer.pad_token_id
     vlm.model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step / steps, warmup)
         chosen = [examples[i] for i in rng.integers(0, len(examples), batch)]
-        packed = pack([(e.prompt, [e.completion]) for e in chosen], pad)
-        logp, _ = score(vlm, packed, vlm.features([e.prompt for e in chosen]))
-        loss = -logp.sum() / packed.valid.sum()
+        logp, _ = score_rows(vlm, [(e.prompt, [e.completion]) for e in chosen])
+        loss = -logp.sum() / sum(len(e.completion) for e in chosen)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), 1.0)
         optimizer.step()
         progress(step + 1, float(loss))
+        if stop(step + 1):
+            break
     vlm.model.eval()
+    return step + 1
 
 
 def _schedule(done: float, warmup: float) -> float:

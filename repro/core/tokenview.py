@@ -11,7 +11,7 @@ from evals.vlm import VLM
 from repro.core.method import Method
 from repro.core.types import Group, TokenScores
 
-SHOWN = 6  # completions (chosen): one per group, the first whose advantage is not zero
+SHOWN = 6  # completions (chosen): one per group, of the largest |advantage|
 
 
 def view(

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
+from evals.errors import BadInput
 from evals.types import Decoding
 from evals.vlm import VLM
 from repro.core import checkpoint
@@ -29,13 +30,14 @@ from repro.core.data import Prompts, Records
 from repro.core.health import MetricsLog, alarms, refuse_nan
 from repro.core.losses import LossConfig, LossTerms, group_loss
 from repro.core.method import Method, Rewards
-from repro.core.packing import Row, pack, plain, rows_of
+from repro.core.packing import pack, plain, rows_of
 from repro.core.passes import token_scores
 from repro.core.rollout import Sampler
-from repro.core.scoring import score
+from repro.core.scoring import score_rows
 from repro.core.tokenview import view
 from repro.core.types import Group, TokenScores
-from repro.recipe import Switches, Trainer as Settings
+from repro.recipe import Switches
+from repro.recipe import Trainer as Settings
 
 
 class Slots(Dataset[int]):
@@ -56,6 +58,7 @@ class GroupTrainer(Trainer):
 
     pool: records to draw from. prompts: builds model inputs. out: the run's folder.
     packed: one packed row per prompt (the default), or one padded row per rollout (the reference).
+    Raises BadInput for a setting that it would not obey.
     """
 
     def __init__(
@@ -72,10 +75,14 @@ class GroupTrainer(Trainer):
         packed: bool = True,
         on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     ):
+        if settings.num_iterations != 1:
+            raise BadInput(
+                f"num_iterations is {settings.num_iterations}, but a batch of rollouts is used for "
+                "one update; set it to 1"
+            )
         self.vlm, self.method, self.settings, self.switches = vlm, method, settings, switches
         self.pool, self.prompts, self.out, self.seed = pool, prompts, out, seed
         self.pack, self.on_step = (pack if packed else plain), on_step
-        self.reference = _frozen(vlm) if settings.beta else None
         self.metrics: dict[str, Any] = {}
         self.metrics_log: MetricsLog
         args = TrainingArguments(
@@ -101,6 +108,7 @@ class GroupTrainer(Trainer):
         slots = Slots(settings.max_steps, settings.prompts_per_step)
         collate = lambda items: {"slots": torch.tensor(items)}  # noqa: E731
         super().__init__(vlm.model, args, data_collator=collate, train_dataset=slots)
+        self.reference = _frozen(vlm) if settings.beta else None  # now that the model is placed
 
     # --- the step ------------------------------------------------------------------------------
 
@@ -108,20 +116,20 @@ class GroupTrainer(Trainer):
         self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Sample, score and return the loss of one step; leaves its metrics in `self.metrics`."""
-        step, started = self.state.global_step, time.perf_counter()
-        tokens, generator = self.vlm.tokens, self._generator(step)
-        sampler = Sampler(self.vlm, self._decoding(), generator)
-        groups, parts = self._collect(step, sampler)
+        step, generator = self.state.global_step, self._generator(self.state.global_step)
+        self._began, tokens = time.perf_counter(), self._tokens()
+        groups, parts = self._collect(step, Sampler(self.vlm, self._decoding(), generator))
         rows = [row for group in groups for row in rows_of(group)]
-        logp, entropy = score(
-            self.vlm, self._packed(rows), self._features(self.vlm, rows)
-        )
+        precision = self.switches.precision
+        logp, entropy = score_rows(self.vlm, rows, self.pack, precision=precision)
+        reference = None
         with torch.no_grad():
             scores = token_scores(
                 self.vlm, groups, logp.detach(), entropy, self.method.needs, self.switches,
                 generator, self.pack,
             )  # fmt: skip
-            reference = self._reference(rows)
+            if self.reference is not None:
+                reference, _ = score_rows(self.reference, rows, self.pack, precision=precision)
         weights = [self.method.token_weights(g, s) for g, s in zip(groups, scores, strict=True)]
         parts = [
             self.method.adjust(g, p, w) for g, p, w in zip(groups, parts, weights, strict=True)
@@ -134,9 +142,8 @@ class GroupTrainer(Trainer):
             **_reward_metrics(groups, parts, rewards),
             **_token_metrics(scores, weights),
             "kl": kl,
-            "mismatch": mismatch(groups, sampler.logp, logp),
-            "seconds": time.perf_counter() - started,
-            "tokens": self.vlm.tokens - tokens,
+            "mismatch": mismatch(groups, logp),
+            "tokens": self._tokens() - tokens,
         }
         if step + 1 == self.settings.max_steps:
             self._write_view(groups, rewards, gains, scores, weights)
@@ -145,26 +152,13 @@ class GroupTrainer(Trainer):
     def _collect(self, step: int, sampler: Sampler) -> tuple[list[Group], list[Rewards]]:
         prompts = [self.prompts.build(r) for r in self.method.records(step, self.pool)]
         groups = sampler.groups(prompts, self.settings.num_generations)
-        drawn = sampler.logp
         groups = [g.with_auxiliary(self.method.auxiliary(g, sampler)) for g in groups]
         groups = [self.method.repair(g, sampler) for g in groups]
-        sampler.logp = drawn
         return groups, [self.method.rewards(g) for g in groups]
 
-    def _packed(self, rows: Sequence[Row]) -> Any:
-        return self.pack(rows, self.vlm.processor.tokenizer.pad_token_id)
-
-    def _features(self, vlm: VLM, rows: Sequence[Row]) -> list[Tensor | None]:
-        """Vision features, the tower run once per clip; repeated only for the plain path."""
-        features = vlm.features([prompt for prompt, _ in rows])
-        if self.pack is pack:
-            return features
-        return [f for f, (_, cs) in zip(features, rows, strict=True) for _ in cs]
-
-    def _reference(self, rows: Sequence[Row]) -> Tensor | None:
-        if self.reference is None:
-            return None
-        return score(self.reference, self._packed(rows), self._features(self.reference, rows))[0]
+    def _tokens(self) -> int:
+        """Language-model tokens forwarded so far, the reference model's included."""
+        return self.vlm.tokens + (self.reference.tokens if self.reference else 0)
 
     def _decoding(self) -> Decoding:
         s = self.settings
@@ -219,7 +213,10 @@ class GroupTrainer(Trainer):
         """One row of metrics.jsonl per optimizer step."""
         if "loss" not in logs:  # Trainer's closing summary
             return
-        row = {"step": self.state.global_step, **self.metrics, **logs}
+        step, seconds = self.state.global_step, time.perf_counter() - self._began
+        if "grad_norm" in logs:  # absent when max_grad_norm is 0
+            refuse_nan(logs["grad_norm"], step, "gradient norm")  # before the step is saved
+        row = {"step": step, **self.metrics, "seconds": seconds, **logs}
         row["alarms"] = alarms(row)
         self.metrics_log.write(row)
         self.on_step(row)
@@ -252,21 +249,20 @@ class GroupTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:
-            checkpoint.load_optimizer(
-                self.optimizer, self.lr_scheduler, Path(checkpoint_folder)
-            )
+            checkpoint.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint_folder))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: every draw is seeded by its step."""
 
 
-def mismatch(groups: Sequence[Group], drawn: Sequence[tuple[float, ...]], logp: Tensor) -> float:
-    """Largest |sampler - scorer| log-probability of a token that was scored under its own prompt."""
-    worst, rollouts = 0.0, [r for g in groups for r in g.rollouts]
-    for row, (rollout, values) in enumerate(zip(rollouts, drawn, strict=True)):
-        if rollout.loss_prompt is rollout.prompt and len(values) == len(rollout.ids):
-            scored = logp[row, : len(values)].detach().cpu()
-            worst = max(worst, float((scored - torch.tensor(values)).abs().max()))
+def mismatch(groups: Sequence[Group], logp: Tensor) -> float:
+    """Largest |sampler - scorer| log-probability of a token scored under the prompt it was sampled
+    under."""
+    worst, scored = 0.0, logp.detach().cpu()
+    for row, rollout in enumerate(r for g in groups for r in g.rollouts):
+        if rollout.loss_prompt is rollout.prompt and rollout.logp:
+            drawn = torch.tensor(rollout.logp)
+            worst = max(worst, float((scored[row, : len(drawn)] - drawn).abs().max()))
     return worst
 
 

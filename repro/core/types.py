@@ -30,6 +30,7 @@ class Rollout:
     `loss_prompt`, which differs only for repaired rollouts (FFR).
 
     ids: completion token ids up to and including the end token. finished: ended by itself.
+    logp: the sampler's own log-probability of each id under `prompt`, empty if it tells none.
     """
 
     prompt: Prompt
@@ -38,6 +39,7 @@ class Rollout:
     text: str
     finished: bool
     tags: dict[str, float] = field(default_factory=dict)
+    logp: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,18 +39,13 @@ class KTR(Method):
 
 
 class RandomTokens(KTR):
-    """The control: random tokens, for every completion as many as KTR would have kept, or a fixed
-    share of the valid ones (`share`)."""
+    """The control: random tokens, for every completion as many as KTR would have kept."""
 
     def signals(self, scores: TokenScores) -> dict[str, Tensor]:
         return {}
 
     def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
-        count = scores.valid.sum(-1, keepdim=True)
-        if self.switches.share == "union":
-            count = union(super().signals(scores), scores.valid).sum(-1, keepdim=True)
-        else:
-            count = torch.ceil(count * self.switches.share)
+        count = union(super().signals(scores), scores.valid).sum(-1, keepdim=True)
         return self._draw(group, scores.valid, count).float()
 
     def _draw(self, group: Group, valid: Tensor, count: Tensor) -> Tensor:

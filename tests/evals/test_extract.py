@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.errors import BadInput
@@ -23,7 +24,9 @@ HOLMES = (
 
 
 def choice(block: str, options: tuple[str, ...] = OPTIONS) -> str | None:
-    answer = extract(f"<think>hm</think>\n<answer>{block}</answer>", "multiple choice", "reelproof", options)
+    answer = extract(
+        f"<think>hm</think>\n<answer>{block}</answer>", "multiple choice", "reelproof", options
+    )
     return answer.value if isinstance(answer, Answer) else None
 
 
@@ -64,7 +67,9 @@ def test_readings_of_one_letter(block: str) -> None:
     ],
 )
 def test_never_a_guess(block: str, reason: str) -> None:
-    assert extract(f"<answer>{block}</answer>", "multiple choice", options=OPTIONS) == Unparsed(reason)
+    assert extract(f"<answer>{block}</answer>", "multiple choice", options=OPTIONS) == Unparsed(
+        reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,8 +134,8 @@ def test_without_options_any_capital_counts() -> None:
     ("block", "number"),
     [
         ("3", 3), ("3.0", 3), ("-2.5", -2.5), ("−2.5", -2.5), ("+4", 4), (".5", 0.5),
-        ("1,000", 1000), ("12,345.5", 12345.5), ("1e3", 1000), ("3 circles", 3), ("about 42 m.", 42),
-        ("$5", 5), ("50%", 50), ("x = 7", 7), ("3 = 3.0", 3),
+        ("1,000", 1000), ("12,345.5", 12345.5), ("1e3", 1000), ("3 circles", 3),
+        ("about 42 m.", 42), ("$5", 5), ("50%", 50), ("x = 7", 7), ("3 = 3.0", 3),
         ("", None), ("three", None), ("3/4", None), ("24/7 / 3.429", None), ("10-20", None),
         ("1,5", None), ("1,0000", None), ("3.4.5", None), ("1e999", None), ("nan", None),
         ("2 of 3", None),
@@ -154,9 +159,11 @@ def test_a_bare_number_needs_no_tags() -> None:
         ("2.7 to 15", (2.7, 15)), ("2.7-15.0", (2.7, 15)), ("2.7 - 15.0", (2.7, 15)),
         ("2.7s – 15.0s", (2.7, 15)), ("from 5.0 seconds to 10.0 seconds", (5, 10)),
         ("It starts at 12.0 seconds and ends at 20.0 seconds.", (12, 20)),
+        ("starts at 3, over at 9", (3, 9)), ("3 is when it ends, not 9", (3, 9)),
         ("between 3 and 9", (3, 9)), ("0:05 to 0:12", (5, 12)), ("[1:02, 1:02:03.5]", (62, 3723.5)),
         ('["2.7", "15.0"]', (2.7, 15)), ('{"start_time": "2.7", "end_time": "15.0"}', (2.7, 15)),
-        ("Event 3: [2, 5]", (2, 5)), ("[5, 2]", (5, 2)), ("[2, 2]", (2, 2)), ("[ 2 ,\n 5 ]", (2, 5)),
+        ("Event 3: [2, 5]", (2, 5)), ("[5, 2]", (5, 2)), ("[2, 2]", (2, 2)),
+        ("[ 2 ,\n 5 ]", (2, 5)),
         ("", None), ("5", None), ("2 to 5 and 7 to 9", None), ("[2, 5] or [7, 9]", None),
         ('{"end_time": 15, "start_time": 2}', None), ("[-3, 15]", None), ("2.7 -15", None),
         ("1:75 to 2:80", None), ("5 minutes to 7 minutes", None), ("frames 3f to 9f", None),
@@ -169,7 +176,32 @@ def test_intervals(block: str, interval: tuple[float, float] | None) -> None:
     assert (answer.interval if isinstance(answer, Answer) else None) == interval
 
 
-@pytest.mark.parametrize("reply", ["[2, 5]", "2 to 5", "2s - 5s", "<think>x</think>2.0 to 5.0 seconds."])
+@pytest.mark.parametrize(
+    ("kind", "block", "reason"),
+    [
+        ("numerical", "2 of 3", "ambiguous: several numbers"),
+        ("numerical", "two", "no number"),
+        ("numerical", "1e999", "not finite"),
+        ("temporal grounding", "5", "no interval"),
+        ("temporal grounding", "[2, 5] or [7, 9]", "ambiguous: several times"),
+        ("temporal grounding", "2, 5, 7", "ambiguous: several times"),
+        ("temporal grounding", "[-3, 15]", "a time before the start"),
+        ("temporal grounding", "end 9, start 3", "ambiguous: the end is named before the start"),
+    ],
+)
+def test_what_is_not_read_says_why(kind: str, block: str, reason: str) -> None:
+    assert extract(f"<answer>{block}</answer>", kind) == Unparsed(reason)
+
+
+def test_answers_are_values() -> None:
+    for made in (Answer("B"), Unparsed("why")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, next(iter(vars(made))), "C")
+
+
+@pytest.mark.parametrize(
+    "reply", ["[2, 5]", "2 to 5", "2s - 5s", "<think>x</think>2.0 to 5.0 seconds."]
+)
 def test_a_bare_interval_needs_no_tags(reply: str) -> None:
     assert extract(reply, "temporal grounding") == Answer("[2.0, 5.0]", interval=(2.0, 5.0))
 
@@ -191,7 +223,9 @@ def test_grounded_qa(block: str) -> None:
     assert answer.letter == "B"
 
 
-@pytest.mark.parametrize("block", ["B", "[2, 5]", "D [2, 5]", "A or B [2, 5]", "[2, 5] B", "", "B 5"])
+@pytest.mark.parametrize(
+    "block", ["B", "[2, 5]", "D [2, 5]", "A or B [2, 5]", "[2, 5] B", "", "B 5"]
+)
 def test_grounded_qa_needs_letter_and_interval(block: str) -> None:
     answer = extract(f"<answer>{block}</answer>", "grounded qa", options=OPTIONS)
     assert isinstance(answer, Unparsed)
@@ -249,12 +283,14 @@ def test_bad_input_is_named(kind: str, grader: str, options: tuple[str, ...]) ->
 # --- what must hold for every text -------------------------------------------------------------
 
 PIECES = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "A", "B", "Z", " ", "\n", ".", ",", "(", ")", "[",
-     "]", "-", ":", "1", "2.5", "0:05", "to", "answer", "is", "s", "end", "start", "red circle", "{", '"'],
+    ["<think>", "</think>", "<answer>", "</answer>", "A", "B", "Z", " ", "\n", ".", ",", "(", ")",
+     "[", "]", "{", '"', "-", ":", "1", "2.5", "0:05", "to", "answer", "is", "s", "end", "start",
+     "red circle"],
 )  # fmt: skip
 REPLIES = st.one_of(st.text(), st.lists(PIECES, max_size=25).map("".join))
 
 
+@settings(deadline=None)
 @given(reply=REPLIES, kind=st.sampled_from(list(READERS)), grader=st.sampled_from(list(GRADERS)))
 def test_total_on_every_text(reply: str, kind: str, grader: str) -> None:
     answer = extract(reply, kind, grader, OPTIONS)
@@ -266,7 +302,10 @@ def test_total_on_every_text(reply: str, kind: str, grader: str) -> None:
         assert (answer.interval is not None) == (kind in ("temporal grounding", "grounded qa"))
 
 
-@given(reply=REPLIES, shown=st.integers(2, 6), kind=st.sampled_from(["multiple choice", "grounded qa"]))
+@settings(deadline=None)
+@given(
+    reply=REPLIES, shown=st.integers(2, 6), kind=st.sampled_from(["multiple choice", "grounded qa"])
+)
 def test_a_letter_is_always_among_the_options(reply: str, shown: int, kind: str) -> None:
     options = tuple(f"{letter}. text {letter.lower()}" for letter in "ABCDEF"[:shown])
     answer = extract(reply, kind, "reelproof", options)
@@ -275,6 +314,7 @@ def test_a_letter_is_always_among_the_options(reply: str, shown: int, kind: str)
         assert re.fullmatch(r"[A-F]( \[.*\])?", answer.value)
 
 
+@settings(deadline=None)
 @given(thinking=st.text(), letter=st.sampled_from("ABC"))
 def test_thinking_never_changes_the_answer(thinking: str, letter: str) -> None:
     thinking = thinking.replace("</think>", "")
@@ -283,7 +323,9 @@ def test_thinking_never_changes_the_answer(thinking: str, letter: str) -> None:
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("piece", ["<think>", "<answer>", "</answer>", "[ ", "1,", "((", "A ", " ", "1:"])
+@pytest.mark.parametrize(
+    "piece", ["<think>", "<answer>", "</answer>", "[ ", "1,", "((", "A ", " ", "1:"]
+)
 @pytest.mark.parametrize("kind", list(READERS))
 def test_long_hostile_replies_are_read_in_linear_time(piece: str, kind: str) -> None:
     extract(f"<answer>{piece * 10_000}x</answer>", kind, "reelproof", OPTIONS)

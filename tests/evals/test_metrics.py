@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.errors import BadInput
@@ -97,6 +97,7 @@ def test_tiou(a: tuple[float, float], b: tuple[float, float], expected: float) -
 ANY = st.tuples(st.floats(), st.floats())
 
 
+@settings(deadline=None)
 @given(a=ANY, b=ANY)
 def test_tiou_is_symmetric_and_in_range(a: tuple[float, float], b: tuple[float, float]) -> None:
     assert 0.0 <= tiou(a, b) <= 1.0
@@ -106,6 +107,7 @@ def test_tiou_is_symmetric_and_in_range(a: tuple[float, float], b: tuple[float, 
 TIMES = st.tuples(st.integers(0, 60), st.integers(0, 60))
 
 
+@settings(deadline=None)
 @given(a=TIMES, b=TIMES)
 def test_tiou_counts_shared_seconds(a: tuple[int, int], b: tuple[int, int]) -> None:
     first, second = set(range(*a)), set(range(*b))
@@ -248,6 +250,7 @@ def test_pass_at_k(n: int, c: int, k: int, expected: float) -> None:
     assert pass_at_k(n, c, k) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 8), data=st.data())
 def test_pass_at_k_is_the_share_of_subsets_with_a_hit(n: int, data: st.DataObject) -> None:
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))

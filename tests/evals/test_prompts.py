@@ -95,7 +95,9 @@ def test_grounded_qa_prints_options_like_multiple_choice() -> None:
 
 def test_a_problem_that_already_ends_in_options_is_left_alone() -> None:
     twice = replace(CHOICE, question="Which came first? Options:\n")
-    assert question_text(twice, "video-r1").startswith("Which came first? Options:\nOptions:\nA. red")
+    assert question_text(twice, "video-r1").startswith(
+        "Which came first? Options:\nOptions:\nA. red"
+    )
 
 
 @pytest.mark.parametrize(

@@ -115,11 +115,11 @@ def curves(arm: str, seed: int, steps: int) -> str:
                 "loss": float(rng.normal(0, 0.01)),
                 "entropy": 0.3 - 0.1 * x,
                 "grad_norm": 0.4,
-                "zero_std": 0.2 + 0.2 * x,
+                "zero_std": 0.2 + 0.2 * x + rng.normal(0, 0.03),
                 "kept": 1.0 if arm == "grpo" else 0.42 + rng.normal(0, 0.012),
                 "seconds": 1.1 if arm == "grpo" else 1.55,
                 "tokens": 5200 if arm == "grpo" else 11800,
-                "alarms": ["length_floor"] if arm == "random" and seed == 1 and step == 20 else [],
+                "alarms": ["short"] if arm == "random" and seed == 1 and step == 20 else [],
             }
         )
     return "".join(json.dumps(line) + "\n" for line in lines)
@@ -148,11 +148,10 @@ def token_view(arm: str, seed: int) -> str:
             }
             cuts = {"entropy": 0.3, "visual": 0.5, "temporal": 0.35}
             chosen = [s for s, cut in cuts.items() if scores[s] is not None and scores[s] > cut]
-            if arm == "grpo":
-                chosen = []
-            if arm == "random":
-                chosen = ["random"] if rng.random() < 0.4 else []
-            tokens.append({"text": text, **scores, "signals": chosen})
+            kept = bool(chosen)
+            if arm in ("grpo", "random"):
+                chosen, kept = [], arm == "grpo" or rng.random() < 0.4
+            tokens.append({"text": text, **scores, "signals": chosen, "kept": kept})
         out.append(
             {
                 "question": "Which shape appeared first?\nA. blue square\nB. red circle",
@@ -166,7 +165,14 @@ def token_view(arm: str, seed: int) -> str:
 
 
 def make_run(
-    folder: Path, world: World, arm: str, seed: int, gain: float, *, greedy: bool = False, **more: Any
+    folder: Path,
+    world: World,
+    arm: str,
+    seed: int,
+    gain: float,
+    *,
+    greedy: bool = False,
+    **more: Any,
 ) -> ledger.Run:
     """Write one run the way the command line does, and return it as read back."""
     samples = 1 if greedy else world.samples

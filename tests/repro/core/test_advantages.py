@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.core.advantages import advantages, group_advantages
@@ -33,7 +33,9 @@ def test_equal_rewards_give_zero(rewards: list[float]) -> None:
 
 
 def test_eps_is_added_to_the_deviation() -> None:
-    assert group_advantages(torch.tensor([1.0, 0.0]), eps=1.0)[0] == pytest.approx(0.5 / (0.5**0.5 + 1))
+    assert group_advantages(torch.tensor([1.0, 0.0]), eps=1.0)[0] == pytest.approx(
+        0.5 / (0.5**0.5 + 1)
+    )
 
 
 FIRST, SECOND, THIRD = (torch.tensor(r) for r in ([1.0, 0.0, 0.0], [0.3, 0.1], [1.0, 1.0]))
@@ -82,6 +84,7 @@ def test_modes_are_checked() -> None:
 REWARDS = st.lists(st.floats(0, 2.5, width=32), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(rewards=REWARDS, shift=st.sampled_from([-1.0, 0.5, 2.0]))
 def test_zero_mean_bounded_and_shift_free(rewards: list[float], shift: float) -> None:
     group = torch.tensor(rewards, dtype=torch.float64)

@@ -43,7 +43,8 @@ def tagged(answer: str) -> str:
         ("", "10", "regression", 0, 0),
         ("a c", "a b c", "OCR", 2 / 3, 2 / 3), ("x y z", "a", "OCR", 0, 0), ("", "a", "OCR", 0, 0),
         ("[2, 5]", "[2, 8]", "temporal grounding", 0.5, 0.5),
-        ("[5, 2]", "[2, 8]", "temporal grounding", 0, 0), ("soon", "[2, 8]", "temporal grounding", 0, 0),
+        ("[5, 2]", "[2, 8]", "temporal grounding", 0, 0),
+        ("soon", "[2, 8]", "temporal grounding", 0, 0),
         ("B [2, 5]", "B [2, 8]", "grounded qa", 0.75, 0.75),
         ("A [2, 5]", "B [2, 8]", "grounded qa", 0.25, 0.25), ("B", "B [2, 8]", "grounded qa", 0, 0),
     ],
@@ -100,7 +101,8 @@ def test_bad_gold_is_an_error_and_not_a_zero(solution: str, kind: str, preset: s
 @pytest.mark.parametrize(
     ("completion", "reward"),
     [
-        ("<think>a</think><answer>B</answer>", 1), ("<think>a\nb</think>\n \n<answer>B\n</answer>", 1),
+        ("<think>a</think><answer>B</answer>", 1),
+        ("<think>a\nb</think>\n \n<answer>B\n</answer>", 1),
         ("<think></think><answer></answer>", 1),
         ("<think>a</think><answer>B</answer><answer>C</answer>", 1),  # ffr.md 1.9
         ("<think>a</think><answer>B</answer>\n", 0), ("\n<think>a</think><answer>B</answer>", 0),

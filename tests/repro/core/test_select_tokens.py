@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.core.counterfactual import select_tokens, signal_masks, union
@@ -96,8 +96,11 @@ def test_misuse_is_named() -> None:
 SCORE = st.one_of(st.floats(-5, 5, width=32), st.sampled_from([0.0, 1.0, math.nan, math.inf]))
 
 
+@settings(deadline=None)
 @given(
-    rows=st.lists(st.lists(st.tuples(SCORE, st.booleans()), min_size=6, max_size=6), min_size=1, max_size=4),
+    rows=st.lists(
+        st.lists(st.tuples(SCORE, st.booleans()), min_size=6, max_size=6), min_size=1, max_size=4
+    ),
     percent=st.integers(0, 100),
     scope=st.sampled_from(["group", "completion"]),
     rule=st.sampled_from(["top", "quantile"]),
@@ -110,7 +113,11 @@ def test_selection_is_a_top_set_of_the_promised_size(
     mask = select_tokens(scores, valid, percent / 100, scope, rule)
     usable = valid & torch.isfinite(scores)
     assert not bool((mask & ~usable).any())
-    pools = [(scores, usable, mask)] if scope == "group" else list(zip(scores, usable, mask, strict=True))
+    pools = (
+        [(scores, usable, mask)]
+        if scope == "group"
+        else list(zip(scores, usable, mask, strict=True))
+    )
     for s, u, m in pools:
         inside, outside = s[m], s[u & ~m]
         if len(inside) and len(outside):
@@ -207,6 +214,7 @@ def test_unknown_signals_and_signs_are_named() -> None:
         signal_masks(token_scores(), RATIOS, sign="both")  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), percent=st.integers(1, 100), absolute=st.booleans())
 def test_union_holds_every_signal_and_one_token_per_completion(
     seed: int, percent: int, absolute: bool

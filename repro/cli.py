@@ -1,0 +1,275 @@
+"""The command line. Every heavy import is inside the command that needs it.
+
+Exit codes: 0 ok · 1 internal error · 2 usage or bad input · 3 not comparable · 4 environment
+· 5 inconclusive, or `above` · 6 regression, or `below` · 130 Ctrl-C · 143 SIGTERM (resumable)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from repro import exits
+from repro.cli_results import compare, report, score, verify
+from repro.cli_run import eval_, reproduce, train
+from repro.options import (
+    PATH,
+    arms_option,
+    default_jobs,
+    jobs_option,
+    json_option,
+    profile_option,
+    seeds_option,
+    show_json,
+    table,
+    words,
+)
+
+
+class Commands(click.Group):
+    """A group whose failures are one sentence and an exit code; others keep a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            known = None if isinstance(error, click.ClickException) else exits.explain(error)
+            if known is None:
+                raise
+            code, sentence = known
+            click.echo(f"error: {sentence}", err=True)
+            raise click.exceptions.Exit(code) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reelproof", prog_name="repro")
+def cli() -> None:
+    """Reproduce video-reasoning RL papers, and prove it.
+
+    \b
+    Start here:
+      repro doctor               what this machine can run
+      repro reproduce ktr        train, evaluate and report, in minutes on a CPU
+    """
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+@cli.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Papers with their profiles and arms, and benchmarks.
+
+    \b
+    Example:
+      repro list
+    """
+    from evals.benchmarks import NAMES
+    from repro.recipe import Recipe, papers
+
+    recipes = [Recipe.load(name) for name in papers()]
+    if as_json:
+        found = [
+            {"paper": r.paper, "title": r.title, "profiles": r.profiles, "arms": list(r.arms)}
+            for r in recipes
+        ]
+        show_json({"papers": found, "benchmarks": NAMES})
+        return
+    table(
+        ("paper", "profiles", "arms", "title"),
+        [(r.paper, ", ".join(r.profiles), ", ".join(r.arms), r.title) for r in recipes],
+    )
+    click.echo(f"\nbenchmarks: {', '.join(NAMES)}")
+
+
+@cli.command()
+@click.option(
+    "--out", type=PATH, default=Path("runs"), show_default=True, help="Where runs would go."
+)
+@json_option
+def doctor(out: Path, as_json: bool) -> None:
+    """What this machine can run, and what mends the rest.
+
+    Exit code 4 if the micro profile cannot run.
+
+    \b
+    Example:
+      repro doctor
+    """
+    from repro import doctor as house
+
+    findings = house.examine(out)
+    able = house.can_run_micro(findings)
+    if as_json:
+        show_json({"micro": able, "findings": [asdict(f) for f in findings]})
+    else:
+        table(
+            ("", "", "found", "to mend"),
+            [(_mark(f), f.name, f.found, "" if f.ok else f.mend) for f in findings],
+        )
+        click.echo(f"\nprofile micro {'can' if able else 'cannot'} run here")
+    if not able:
+        raise click.exceptions.Exit(exits.ENVIRONMENT)
+
+
+def _mark(finding: Any) -> str:
+    return "ok" if finding.ok else "MISSING" if finding.needed else "-"
+
+
+@cli.command()
+@click.argument("recipe")
+@profile_option
+@arms_option
+@seeds_option
+@jobs_option
+@json_option
+def plan(
+    recipe: str,
+    profile: str,
+    arms: str | None,
+    seeds: tuple[int, ...],
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Cost, memory, downloads and unknowns, before anything starts.
+
+    \b
+    Example:
+      repro plan ktr --profile paper
+    """
+    from repro.plan import forecast
+    from repro.recipe import Recipe
+
+    chosen = Recipe.load(recipe, profile)
+    found = forecast(
+        chosen, words(arms) or chosen.run, seeds or chosen.seeds, jobs or default_jobs()
+    )
+    if as_json:
+        show_json(asdict(found))
+        return
+    lines = {
+        "recipe": f"{found.paper}, profile {found.profile}, fingerprint {found.fingerprint}",
+        "arms": f"{', '.join(found.arms)} x seeds {', '.join(map(str, found.seeds))}",
+        "work": f"{found.steps} steps an arm, {found.rollouts:,} completions in all",
+        "time": "unknown" if found.minutes is None else f"about {found.minutes:.0f} min",
+        "hardware": f"{found.hardware}, {found.jobs} side by side",
+        "memory": _gib(found.memory_gib),
+        "downloads": _gib(found.download_gib),
+        "unknown": ", ".join(found.unknown) or "nothing",
+    }
+    table(("", ""), list(lines.items()))
+
+
+def _gib(amount: float | None) -> str:
+    return "unknown" if amount is None else "none" if amount == 0 else f"{amount:g} GiB"
+
+
+@cli.command()
+@click.option("--out", type=PATH, help="Where training writes.  [default: a folder deleted after]")
+def smoke(out: Path | None) -> None:
+    """One minute: oracle, parrot, random, two training steps.
+
+    \b
+    Example:
+      repro smoke
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from repro.show import Lines
+    from repro.smoke import smoke as run
+
+    with tempfile.TemporaryDirectory(prefix="reelproof-smoke-") as scratch:
+        checks = run(out or Path(scratch), Lines(Console(stderr=True)))
+    table(
+        ("check", "expected", "found", "verdict"),
+        [(c.name, c.expected, c.found, "ok" if c.ok else "WRONG") for c in checks],
+    )
+    if not all(check.ok for check in checks):
+        raise click.exceptions.Exit(exits.REGRESSION)
+
+
+# --- making things ------------------------------------------------------------------------------
+
+
+@cli.group()
+def tiny() -> None:
+    """The embedded student.
+
+    \b
+    Example:
+      repro tiny build --for ktr
+    """
+
+
+@tiny.command("build")
+@click.option("--for", "paper", default="ktr", show_default=True, help="Which cold start.")
+@click.option("--out", type=PATH, help="Folder.  [default: its shipped place]")
+@json_option
+def tiny_build(paper: str, out: Path | None, as_json: bool) -> None:
+    """Train a cold start again; the shipped ones need no building.
+
+    \b
+    Example:
+      repro tiny build --for ktr --out runs/tiny
+    """
+    from rich.console import Console
+
+    from repro.show import showing
+    from repro.tiny.build import build
+
+    with showing(Console(stderr=True)) as show:
+        entry = build(paper, out, lambda name, step, steps, loss: show.update(name, step, steps))
+    if as_json:
+        show_json(entry)
+    else:
+        table(("", ""), [(key, str(value)) for key, value in entry.items()])
+
+
+@cli.group()
+def data() -> None:
+    """Data sets, and data made from them.
+
+    \b
+    Example:
+      repro data make --split test
+    """
+
+
+@data.command("make")
+@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--films", type=click.IntRange(1), help="How many.  [default: the split's own size]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--to", type=PATH, help="Instead of the cache.")
+def data_make(split: str, films: int | None, seed: int, to: Path | None) -> None:
+    """Write microworld films and their questions, and print the folder.
+
+    \b
+    Example:
+      repro data make --split test --films 20 --to films
+    """
+    from evals import microworld
+    from evals.errors import BadInput
+
+    if split not in microworld.SIZES:
+        raise BadInput(f"microworld has no split {split!r}; it has {', '.join(microworld.SIZES)}")
+    click.echo(microworld.make(split, n=films, seed=seed, cache=to))
+
+
+for command in (reproduce, train, eval_, score, report, compare, verify):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the `repro` program."""
+    exits.listen()
+    cli(prog_name="repro")
+
+
+if __name__ == "__main__":
+    main()
