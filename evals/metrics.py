@@ -137,7 +137,7 @@ def tiou(a: Interval, b: Interval) -> float:
     An interval that is reversed, of zero length or not finite is empty, and so is the overlap
     with it: 0.0, also against itself. Where two intervals overlap, their union is their hull.
     """
-    if not all(map(math.isfinite, (*a, *b))) or a[1] <= a[0] or b[1] <= b[0]:
+    if not all(map(math.isfinite, (*a, *b))):
         return 0.0
     overlap = min(a[1], b[1]) - max(a[0], b[0])
     return overlap / (max(a[1], b[1]) - min(a[0], b[0])) if overlap > 0 else 0.0

@@ -77,7 +77,7 @@ def _shown(container: Any, stream: Any, path: Path) -> int:
     """Frames a player would show: a trimmed mp4 also stores frames that its edit list hides."""
     if not stream.frames:
         return sum(1 for _ in container.decode(stream))
-    hidden = [packet.is_discard for packet in container.demux(stream) if packet.size]
+    hidden = [p.is_discard for p in container.demux(stream) if p.size and not p.is_corrupt]
     if len(hidden) < stream.frames:
         raise Undecodable(f"{path}: cut short, {len(hidden)} of {stream.frames} frames are there")
     return hidden.count(False)

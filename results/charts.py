@@ -85,9 +85,7 @@ def forest_scale(points: Sequence[float], sure: Sequence[Interval]) -> Scale:
     it would crowd the points (more than three times their reach; it is drawn with an arrow)."""
     reach = max(map(abs, (0.0, *points, *(i.estimate for i in sure)))) or 0.01
     edges = [end for i in sure for end in (i.low, i.high) if abs(end) <= 3 * reach]
-    low = min(*points, *edges, -0.35 * reach)
-    high = max(*points, *edges, 0.35 * reach)
-    return scale_over([low, high], pad=0.08)
+    return scale_over([*points, *edges, -0.35 * reach, 0.35 * reach], pad=0.08)
 
 
 def marker(arm: int, x: float, y: float, tip: str = "") -> str:

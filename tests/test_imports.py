@@ -48,7 +48,9 @@ def forbidden(module: str, target: str) -> str:
     """Why `module` must not import `target`, or ""."""
     own, other = module.split("."), target.split(".")
     paper = own[1] if len(own) > 1 and own[1] in PAPERS else None
-    their_paper = other[1] if other[0] == "repro" and len(other) > 1 and other[1] in PAPERS else None
+    their_paper = (
+        other[1] if other[0] == "repro" and len(other) > 1 and other[1] in PAPERS else None
+    )
     if own[0] == "results" and other[0] != "results":
         return "results imports nothing of ours"
     if own[0] == "evals" and other[0] != "evals":
@@ -111,7 +113,9 @@ def test_names_resolve_inside_the_repository() -> None:
 def loaded(code: str) -> list[str]:
     """Top-level modules in sys.modules after running `code` in a fresh interpreter."""
     program = f"import json, sys\n{code}\nprint(json.dumps(sorted(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -131,7 +135,7 @@ def test_numbers_need_no_torch(module: str) -> None:
 
 
 def test_help_is_nearly_as_quick_as_click_alone(tmp_path: Path) -> None:
-    """The ratio to a program with one empty command; the best of several, so that load matters less."""
+    """The ratio to a program with one empty command; best of five, so that load matters less."""
     bare = tmp_path / "bare.py"
     bare.write_text("import click\n@click.command()\ndef main():\n    'Nothing.'\nmain()\n")
     programs = {"bare": [str(bare)], "repro": ["-m", "repro.cli"]}

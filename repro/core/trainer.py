@@ -137,7 +137,7 @@ class GroupTrainer(Trainer):
         rewards = [torch.stack(list(p.values())).sum(0) for p in parts]
         gains = advantages(rewards, scale=self.settings.scale_rewards)
         loss, kl = self._loss(logp, reference, gains, weights, scores)
-        refuse_nan(float(loss), step + 1)
+        refuse_nan(loss.item(), step + 1)
         self.metrics = {
             **_reward_metrics(groups, parts, rewards),
             **_token_metrics(scores, weights),

@@ -26,7 +26,10 @@ def test_video_classes_import_after_install() -> None:
         "print(Qwen2_5_VLForConditionalGeneration.__name__, Qwen2VLVideoProcessor.__name__)"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["Qwen2_5_VLForConditionalGeneration", "Qwen2VLVideoProcessor"]
+    assert done.stdout.split()[-2:] == [
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen2VLVideoProcessor",
+    ]
 
 
 def test_the_schemas_outlive_the_call() -> None:

@@ -72,7 +72,12 @@ def program(tmp_path: Path) -> list[str]:
 def stage(root: Path, name: str, mode: str = "work", units: int = 3) -> Stage:
     at = root / name
     return Stage(
-        name, (mode, str(at), str(units)), at / "proof", at / "pace.jsonl", units, root / f"{name}.log"
+        name,
+        (mode, str(at), str(units)),
+        at / "proof",
+        at / "pace.jsonl",
+        units,
+        root / f"{name}.log",
     )
 
 
@@ -157,11 +162,11 @@ PARENT = textwrap.dedent(
     listen()
     child, root, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     def stage(name):
-        at = root / name
-        return (Stage(name, (mode, str(at), "1000"), at / "proof", at / "pace.jsonl", 1000, root / "log"),)
+        at, argv = root / name, (mode, str(root / name), "1000")
+        return (Stage(name, argv, at / "proof", at / "pace.jsonl", 1000, root / "log"),)
+    program = [sys.executable, child]
     try:
-        run([stage("a"), stage("b")], 2, Lines(Console()), program=[sys.executable, child], poll=0.01,
-            grace=1.0)
+        run([stage("a"), stage("b")], 2, Lines(Console()), program=program, poll=0.01, grace=1.0)
     except BaseException as error:
         sys.exit(explain(error)[0])
     """
@@ -203,7 +208,7 @@ def _until(condition: object, seconds: float = 20.0) -> None:
 def test_children_use_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     proof = tmp_path / "threads"
-    code = f"import os, pathlib; pathlib.Path({str(proof)!r}).write_text(os.environ['OMP_NUM_THREADS'])"
+    code = f"import os; open({str(proof)!r}, 'w').write(os.environ['OMP_NUM_THREADS'])"
     only = Stage("t", (code,), proof, tmp_path / "pace", 1, tmp_path / "log")
     run([(only,)], 1, Told(), program=[sys.executable, "-c"], poll=0.01)
     assert proof.read_text() == "1"

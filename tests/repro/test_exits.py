@@ -108,9 +108,9 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
-        with pytest.raises(BadInput, match=r"cannot write .* choose another --out"):
-            with folder.writing(path):
-                pass
+        refused = pytest.raises(BadInput, match=r"cannot write .* choose another --out")
+        with refused, folder.writing(path):
+            pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -133,5 +133,5 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_codes_are_the_documented_ones() -> None:
-    names = "OK INTERNAL BAD_INPUT NOT_COMPARABLE ENVIRONMENT INCONCLUSIVE REGRESSION".split()
-    assert [getattr(exits, name) for name in names] == list(range(7))
+    assert (exits.OK, exits.INTERNAL, exits.BAD_INPUT, exits.NOT_COMPARABLE) == (0, 1, 2, 3)
+    assert (exits.ENVIRONMENT, exits.INCONCLUSIVE, exits.REGRESSION) == (4, 5, 6)

@@ -172,6 +172,9 @@ def test_wrappers_score_each_sample_by_its_own_type() -> None:
     options = [OPTIONS, None, None]
     robust = accuracy_reward(["p"] * 3, completions, options=options, preset="paper", **columns)
     assert robust == [1, pytest.approx(0.9), None]
+    by_text = [tagged("blue"), *completions[1:]]  # readable only with the options
+    assert accuracy_reward([], by_text, options=options, preset="paper", **columns)[0] == 1
+    assert accuracy_reward([], by_text, preset="paper", **columns)[0] == 0
     good = "<think>a</think><answer>B</answer>"
     assert format_rewards(["p"] * 2, [good, "B"], [[1]] * 2, **columns) == [1, 0]
 

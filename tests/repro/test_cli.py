@@ -1,0 +1,261 @@
+"""Every command: its help, its exit codes, and that a mistake is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from evals.errors import EnvironmentFault
+from repro.cli import cli
+
+if TYPE_CHECKING:
+    from evals.vlm import VLM
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def fails(code: int, *words: object) -> str:
+    """The one sentence a command ends with."""
+    result = run(*words)
+    assert result.exit_code == code, (result.output, result.exception)
+    assert isinstance(result.exception, SystemExit), "a traceback would reach the user"
+    (line,) = [x for x in result.stderr.splitlines() if x.lower().startswith("error: ")]
+    assert "Traceback" not in result.output
+    return line
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands()))
+def test_help_has_an_example(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0 and f"repro {' '.join(path)}" in result.output.split("Example")[1]
+
+
+def test_the_list_of_commands_is_the_promised_one() -> None:
+    assert set(cli.commands) == {
+        "list", "doctor", "plan", "reproduce", "train", "eval", "score", "report", "compare",
+        "verify", "smoke", "tiny", "data",
+    }  # fmt: skip
+    for line in run("--help").output.split("Commands:")[1].splitlines():
+        assert not line.endswith("..."), f"help is cut short: {line}"
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("plan", "kt"), "no paper 'kt'; did you mean 'ktr'"),
+        (("reproduce", "kt"), "no paper 'kt'"),
+        (("reproduce", "ktr", "--arms", "grpp"), "no arm 'grpp'; did you mean 'grpo'"),
+        (("plan", "ktr", "--profile", "papr"), "no profile 'papr'; did you mean 'paper'"),
+        (("plan", "ktr", "--seeds", "0;1"), "is not a list of whole numbers"),
+        (("train", "--arm", "ktr", "--out", "x"), "name a recipe"),
+        (("train", "ktr", "--arm", "kt", "--out", "x"), "no arm 'kt'"),
+        (("train", "none.yaml", "--arm", "ktr", "--out", "x"), "no file none.yaml"),
+        (("train", "ktr", "--arm", "ktr", "--out", "x", "--data", "none.jsonl"), "does not exist"),
+        (("eval", "--benchmark", "microworld", "--out", "x"), "name a model"),
+        (("eval", "--model", "oracle", "--out", "x"), "name a benchmark"),
+        (("eval", "--benchmark", "mikro", "--model", "oracle", "--out", "x"), "'mikro'"),
+        (("eval", "--benchmark", "jsonl", "--model", "oracle", "--out", "x"), "--data"),
+        (("report", "nowhere"), "holds no whole run"),
+        (("verify", "nowhere"), "holds no record"),
+        (("compare", "nowhere", "nowhere"), "does not exist"),
+        (("data", "make", "--split", "tset"), "no split 'tset'"),
+        (("tiny", "build", "--for", "kt"), "'kt'"),
+        (("nothing",), "No such command"),
+    ],
+)
+def test_bad_input_is_exit_2(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(2, *words)
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_an_unknown_key_of_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("paper: x\ncolour: red\n")
+    assert f"{path}: recipe.colour: unknown key" in fails(2, "plan", path)
+
+
+def test_an_environment_fault_is_exit_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise EnvironmentFault("no GPU; borrow one")
+
+    monkeypatch.setattr("repro.plan.forecast", broken)
+    assert fails(4, "plan", "ktr") == "error: no GPU; borrow one"
+
+
+def test_an_internal_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("repro.plan.forecast", broken)
+    result = run("plan", "ktr")
+    assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def test_list() -> None:
+    found = json.loads(run("list", "--json").stdout)
+    (ktr,) = [paper for paper in found["papers"] if paper["paper"] == "ktr"]
+    assert {"grpo", "ktr", "random"} <= set(ktr["arms"])
+    assert "microworld" in found["benchmarks"]
+    assert "Video-KTR" in run("list").output
+
+
+def test_plan() -> None:
+    found = json.loads(run("plan", "ktr", "--profile", "paper", "--json").stdout)
+    assert {"model.revision", "data.revision"} <= set(found["unknown"])
+    assert found["minutes"] is None
+    text = run("plan", "ktr", "--seeds", "0", "--arms", "grpo").output
+    assert "grpo x seeds 0" in text and "about" in text
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro import doctor
+
+    whole = [doctor.Finding("a", True, "1"), doctor.Finding("b", False, "", "mend b", needed=False)]
+    monkeypatch.setattr(doctor, "examine", lambda folder: whole)
+    result = run("doctor")
+    assert result.exit_code == 0 and "can run here" in result.output
+    whole.append(doctor.Finding("c", False, "", "make setup"))
+    result = run("doctor")
+    assert result.exit_code == 4 and "MISSING" in result.output and "make setup" in result.output
+    assert json.loads(run("doctor", "--json").stdout)["micro"] is False
+
+
+# --- evaluating ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def records(films: Callable[..., Path], tmp_path: Path) -> Path:
+    """Six films with their records, as a user would bring them: mine/records.json, mine/films/."""
+    shutil.copytree(films("test", 6), tmp_path / "mine")
+    return tmp_path / "mine" / "records.json"
+
+
+def ask(records: Path, out: Path, model: str = "oracle", *more: object) -> tuple[object, ...]:
+    return (
+        "eval", "--benchmark", "jsonl", "--data", records, "--model", model, "--out", out, *more
+    )  # fmt: skip
+
+
+def test_eval_files_a_record(records: Path, tmp_path: Path) -> None:
+    result = run(*ask(records, tmp_path / "oracle", "oracle", "--json"))
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["score"] == 1.0 and record["partial"] is False and record["arm"] == "oracle"
+    stored = json.loads((tmp_path / "oracle" / "record.json").read_text())
+    assert stored == record
+    assert "is not empty: --resume" in fails(2, *ask(records, tmp_path / "oracle"))
+
+
+def test_a_limited_eval_is_partial(records: Path, tmp_path: Path) -> None:
+    result = run(*ask(records, tmp_path / "few", "parrot", "--limit", 3))
+    assert "of 3 questions (partial)" in result.output
+    assert json.loads((tmp_path / "few" / "record.json").read_text())["partial"] is True
+
+
+def test_compare_and_verify(records: Path, tmp_path: Path) -> None:
+    a, b, few = tmp_path / "runs" / "a", tmp_path / "runs" / "b", tmp_path / "few"
+    for out, model, more in ((a, "parrot", ()), (b, "oracle", ()), (few, "oracle", ("--limit", 3))):
+        assert run(*ask(records, out, model, *more)).exit_code == 0
+    found = json.loads(run("compare", a, b, "--json").stdout)
+    assert found["worse"] == 0 and found["difference"]["estimate"] > 0.3
+    assert "points [" in run("compare", a, b).output
+    assert "differ in questions" in fails(3, "compare", a, few)
+
+    assert "2 runs read, 0 differences" in run("verify", tmp_path / "runs").output
+    record = json.loads((a / "record.json").read_text())
+    (a / "record.json").write_text(json.dumps({**record, "score": record["score"] + 0.01}))
+    result = run("verify", tmp_path / "runs")
+    assert result.exit_code == 6 and "score is" in result.output
+    (b / "rows.jsonl.gz").write_bytes(b"x")
+    assert "sha256" in fails(2, "verify", tmp_path / "runs")
+
+
+def test_score_saved_replies(tmp_path: Path) -> None:
+    rows = [
+        {"reply": "<answer>B</answer>", "answer": "B", "type": "multiple choice"},
+        {"reply": "no idea", "answer": "3", "type": "numerical"},
+    ]
+    path = tmp_path / "replies.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = json.loads(run("score", path, "--graders", "all", "--json").stdout)
+    assert {"reelproof", "video-r1"} <= set(found)
+    assert found["reelproof"]["score"] == 0.5
+    assert found["reelproof"]["outcomes"] == {"correct": 1, "unparsed": 1}
+    assert "50.0 %" in run("score", path).output
+    assert "grader" in fails(2, "score", path, "--graders", "nobody")
+    path.write_text('{"answer": "B"}\n')
+    assert f"{path}, row 1: `reply` is missing" in fails(2, "score", path)
+    path.write_text('{"reply": "B", "type": "riddle", "answer": "B"}\n')
+    assert "a `type` out of" in fails(2, "score", path)
+
+
+def test_score_against_a_benchmark(records: Path, tmp_path: Path) -> None:
+    data = json.loads(records.read_text())
+    path = tmp_path / "replies.jsonl"
+    gold = [{"id": row["problem_id"], "reply": row["solution"]} for row in data]
+    path.write_text("".join(json.dumps(row) + "\n" for row in gold))
+    words = ("score", path, "--benchmark", "jsonl", "--data", records, "--json")
+    assert json.loads(run(*words).stdout)["reelproof"]["score"] == 1.0
+    path.write_text('{"id": "nine", "reply": "B"}\n')
+    assert "has no question 'nine'" in fails(2, *words)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(student: VLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random student, saved as any trained one is."""
+    path = tmp_path_factory.mktemp("student") / "final"
+    student.model.save_pretrained(path)
+    student.processor.save_pretrained(path)
+    return path
+
+
+def test_a_real_model_on_your_own_films(records: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """A film that cannot be read is an outcome with a reason; the others are answered."""
+    data = json.loads(records.read_text())
+    lost = data[0]["path"]
+    (records.parent / lost).write_bytes(b"not a film")
+    words = ("--recipe", "ktr", "--split", "test", "--samples", 2, "--save-replies", "--json")
+    result = run(*ask(records, tmp_path / "out", str(checkpoint), *words))
+    assert result.exit_code == 0, (result.output, result.exception)
+    record = json.loads(result.stdout)
+    asked_of_it = sum(row["path"] == lost for row in data)
+    assert record["outcomes"]["undecodable"] == asked_of_it
+    assert record["n"] == len(data) and record["samples"] == 2
+    assert record["model"]["id"] == checkpoint.parent.name and len(record["model"]["sha256"]) == 64
+    assert record["protocol"]["max_frames"] == 8
+
+
+def test_a_folder_that_is_no_checkpoint(records: Path, tmp_path: Path) -> None:
+    assert "no checkpoint" in fails(2, *ask(records, tmp_path / "out", str(tmp_path)))
+
+
+def test_data_make(tmp_path: Path) -> None:
+    words = ("data", "make", "--split", "validation", "--films", 3, "--to", tmp_path)
+    folder = Path(run(*words).output.strip())
+    assert folder.is_relative_to(tmp_path) and (folder / "records.json").exists()
+    assert run(*words).output.strip() == str(folder)

@@ -1,0 +1,94 @@
+"""Evaluation that survives being killed: no question twice, the same draws as unbroken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from evals.benchmarks import Benchmark, load
+from evals.errors import BadInput
+from evals.models import Answers, Scripted
+from evals.types import Decoding, Protocol, Sample
+from repro import measure as module
+from repro.measure import PART, Label, Weights, measure
+from results.ledger import ROWS
+
+LABEL = Label("ktr", "micro", "random", 0)
+PROTOCOL = Protocol("test", decoding=Decoding(temperature=1.0, samples=2))
+
+
+class Watched(Scripted):
+    """The random model, counting questions, and breaking off after `last` of them."""
+
+    def __init__(self, last: int = 10**9):
+        super().__init__("random")
+        self.asked, self.last = 0, last
+
+    def answer(
+        self, samples: Sequence[Sample], protocol: Protocol, decoding: Decoding
+    ) -> list[Answers]:
+        if self.asked >= self.last:
+            raise KeyboardInterrupt
+        self.asked += len(samples)
+        return super().answer(samples, protocol, decoding)
+
+
+@pytest.fixture
+def benchmark_(films: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Benchmark:
+    monkeypatch.setattr(module, "BATCH", 8)
+    folder = films("test", 8)
+    return load("jsonl", data=folder / "records.json", root=folder)
+
+
+def ask(model: Scripted, benchmark: Benchmark, out: Path, **more: object) -> bytes:
+    out.mkdir(exist_ok=True)
+    weights = more.pop("weights", Weights("random"))
+    measure(model, weights, benchmark, PROTOCOL, LABEL, out, **more)  # type: ignore[arg-type]
+    return (out / ROWS).read_bytes()
+
+
+def test_broken_off_and_resumed_equals_unbroken(benchmark_: Benchmark, tmp_path: Path) -> None:
+    whole = ask(Watched(), benchmark_, tmp_path / "whole")
+    out = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        ask(Watched(last=16), benchmark_, out)
+    assert not (out / "record.json").exists() and (out / PART).exists()
+    with (out / PART).open("a") as file:
+        file.write('{"id": "half a li')  # as a kill leaves it
+    again = Watched()
+    assert ask(again, benchmark_, out) == whole
+    assert again.asked == len(benchmark_.samples) - 16
+    assert not (out / PART).exists()
+
+
+def test_rows_begun_by_another_model_are_refused(benchmark_: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        ask(Watched(last=8), benchmark_, out)
+    with pytest.raises(BadInput, match="another model, protocol or seed"):
+        ask(Watched(), benchmark_, out, weights=Weights("other"))
+
+
+def test_progress_and_rows_grow_together(benchmark_: Benchmark, tmp_path: Path) -> None:
+    seen: list[int] = []
+    out = tmp_path / "out"
+
+    def look(done: int, total: int) -> None:
+        assert total == len(benchmark_.samples)
+        seen.append(done)
+
+    ask(Watched(), benchmark_, out, progress=look)
+    assert seen[-1] == len(benchmark_.samples) and seen == sorted(seen)
+
+
+def test_curves_are_filed_with_a_trained_arm(benchmark_: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "arm"
+    out.mkdir()
+    (out / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward": 1.0}) + "\n")
+    (out / "done.json").write_text("{}")
+    ask(Watched(), benchmark_, out)
+    record = json.loads((out / "record.json").read_text())
+    assert record["curves"]["path"] == "metrics.jsonl" and record["tokens"] is None
