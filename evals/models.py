@@ -18,6 +18,7 @@ from evals.types import Decoding, Reply, Sample
 from evals.types import Protocol as EvalProtocol
 
 if TYPE_CHECKING:
+    from evals.video import Clips
     from evals.vlm import VLM
 
 Answers = list[Reply] | Undecodable
@@ -63,13 +64,12 @@ class Scripted:
 class Checkpoint:
     """A Qwen2.5-VL checkpoint on transformers: clips decoded once, prompts prefilled once.
 
-    batch: questions per call. The draws of a question depend on its own seed, batch and place.
+    Above temperature 0 the draws of a question depend on the seed and on its call: the id of the
+    first sample, its own place, and which of the clips could be read.
     """
 
-    def __init__(self, vlm: VLM, name: str, batch: int = 32):
-        from evals.video import Clips
-
-        self.vlm, self.name, self.batch = vlm, name, batch
+    def __init__(self, vlm: VLM, name: str):
+        self.vlm, self.name = vlm, name
         self._clips: Clips | None = None
 
     def answer(

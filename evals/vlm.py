@@ -274,9 +274,9 @@ def _truncate(logits: Tensor, decoding: Decoding) -> Tensor:
         logits = logits.masked_fill(logits < logits.topk(k).values[:, -1:], float("-inf"))
     if decoding.top_p < 1:
         order, index = logits.sort(descending=True)
-        before = order.softmax(-1).cumsum(-1) - order.softmax(-1)
-        order = order.masked_fill(before >= decoding.top_p, float("-inf"))
-        order[:, 0] = order[:, 0].nan_to_num(neginf=0.0) if decoding.top_p <= 0 else order[:, 0]
+        outside = order.softmax(-1).cumsum(-1) - order.softmax(-1) >= decoding.top_p
+        outside[:, 0] = False
+        order = order.masked_fill(outside, float("-inf"))
         logits = torch.empty_like(logits).scatter(-1, index, order)
     return logits
 
