@@ -113,7 +113,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     _exists(path)
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))[None]
+            return np.array(image.convert("RGB"))[None]
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise Undecodable(f"{path}: not a readable image") from error
 

@@ -26,7 +26,7 @@ GRACE = 60.0  # seconds a child may take to save its checkpoint after a signal (
 class Stage:
     """One child process. proof: the file that exists once it has finished.
 
-    pace: a file that grows by one line per unit of work, of `total` units.
+    pace: a file that grows by one line per unit of work, of `total` units, after `heading` lines.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Stage:
     pace: Path
     total: int
     log: Path
+    heading: int = 0
 
 
 Chain = tuple[Stage, ...]  # stages that follow one another
@@ -122,8 +123,9 @@ def _hearing() -> Iterator[list[int]]:
 
 
 def _look(child: _Child, show: Show) -> None:
-    done = min(child.counter.look(), child.stage.total)
-    show.update(child.stage.name, done, child.stage.total)
+    stage = child.stage
+    done = max(0, child.counter.look() - stage.heading)
+    show.update(stage.name, min(done, stage.total), stage.total)
 
 
 def _unfinished(chain: Chain, show: Show) -> Chain:

@@ -6,6 +6,7 @@ Exit codes: 0 ok · 1 internal error · 2 usage or bad input · 3 not comparable
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,7 @@ for command in (reproduce, train, eval_, score, report, compare, verify):
 
 def main() -> None:
     """Entry point of the `repro` program."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would break into ours
     exits.listen()
     cli(prog_name="repro")
 

@@ -47,9 +47,10 @@ def can_run_micro(findings: list[Finding]) -> bool:
 def require_device(recipe: Recipe) -> None:
     """Raises EnvironmentFault where a recipe needs a GPU and there is none; nothing falls back."""
     if not recipe.model.id.startswith("tiny/") and machine.gpu() is None:
+        name = f"{recipe.paper} --profile {recipe.profile_name}"
         raise EnvironmentFault(
-            f"profile {recipe.profile_name} trains {recipe.model.id} and torch sees no CUDA device; "
-            f"`repro plan {recipe.paper} --profile {recipe.profile_name}` says what it would take"
+            f"torch sees no CUDA device, and {recipe.model.id} is not trained on a CPU; "
+            f"`repro plan {name}` says what it takes"
         )
 
 

@@ -140,6 +140,7 @@ def _evaluations(
             pace=at / "rows.part.jsonl",
             total=questions * (1 if greedy else recipe.evaluation.samples),
             log=out / "logs" / f"{at.name}-eval.log",
+            heading=1,
         )
         for at, greedy in passes
     )  # fmt: skip

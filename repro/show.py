@@ -73,6 +73,8 @@ class Lines:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, name: str, done: int, total: int) -> None:
+        if done == 0:  # loading is not working: the pace is measured from the first unit
+            return
         now = time.monotonic()
         pace = self._paces.setdefault(name, _Pace(now, done, now))
         if now - pace.told < _QUIET or done <= pace.from_:

@@ -30,8 +30,9 @@ class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision":
             sys.meta_path.remove(self)
-            from evals._torchvision import install
-            install()
+            if "evals._torchvision" not in sys.modules:  # else it is at work already
+                from evals._torchvision import install
+                install()
         return None
 
 

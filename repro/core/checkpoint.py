@@ -56,13 +56,16 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Weights of a checkpoint into a model of the same shape; tied weights are stored once."""
-    tensors = load_file(folder / "model.safetensors")
-    _, unexpected = model.load_state_dict(tensors, strict=False)
-    tied = set(model.all_tied_weights_keys)
-    missing = set(model.state_dict()) - set(tensors) - tied
-    if missing or unexpected:
-        raise ValueError(f"{folder}: missing {sorted(missing)[:3]}, unexpected {unexpected[:3]}")
+    """Weights of a checkpoint into a model of the same shape, bit for bit.
+
+    Through from_pretrained, since save_pretrained writes the names of the hub's files, not the
+    model's own. Raises ValueError if a weight is missing, left over or of another shape.
+    """
+    saved, told = type(model).from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
+    wrong = {kind: sorted(map(str, keys))[:3] for kind, keys in told.items() if keys}
+    if wrong:
+        raise ValueError(f"{folder} does not fit the model: {wrong}")
+    model.load_state_dict(saved.state_dict())
 
 
 def discard(folder: Path) -> None:

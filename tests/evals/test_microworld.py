@@ -275,7 +275,7 @@ def test_count_and_order_from_pixels(films: Callable[..., Path]) -> None:
 
 
 def test_what_pushes_a_shape_is_the_only_one_that_comes_nearer() -> None:
-    """By the timeline: in the tick of the push one other shape has moved, or, for "nothing", none."""
+    """In the tick of the push one other shape has moved, or, for "nothing", none."""
     pushed = 0
     for _, film, _ in world.films("test", 100, 0):
         if film.kind != "collide":

@@ -38,7 +38,7 @@ class Watched(Scripted):
 
 @pytest.fixture
 def benchmark_(films: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(module, "ROWS", 16)  # eight questions of two replies at a time
     folder = films("test", 8)
     return load("jsonl", data=folder / "records.json", root=folder)
 

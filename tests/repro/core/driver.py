@@ -1,0 +1,135 @@
+"""Trains arms in forked children that can be killed: one JSON request a line, one answer a line.
+
+The parent imports what is slow once; every child is a real process of its own.
+
+    request  out, model, data, arm, seed, steps, save_steps, resume
+             kill      SIGKILL at the n-th file operation below `out` (opened, made, renamed, removed)
+             kill_in   SIGKILL after so many seconds
+             signals   [step, signal, times]: raised while that step is computed
+             limit     [step, bytes]: after that step no file may grow beyond
+    answer   code (negative: the signal that ended it), said, events (file operations seen)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro import exits
+from repro.arm import train_arm
+from repro.core import method, trainer
+from repro.recipe import Recipe
+
+FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+Request = dict[str, Any]
+
+
+def count_file_operations(out: str, kill: int | None) -> list[int]:
+    seen = [0]
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in FILE_EVENTS and str(args[0]).startswith(out):
+            seen[0] += 1
+            if seen[0] == kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    return seen
+
+
+def recipe(request: Request) -> Recipe:
+    full = Recipe.load("ktr")
+    small = {
+        "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 8,
+        "learning_rate": request.get("learning_rate", 1e-3), "lr_scheduler_type": "cosine",
+        "save_steps": request["save_steps"],
+    }  # fmt: skip
+    arms = {n: replace(a, trainer=replace(a.trainer, **small)) for n, a in full.arms.items()}
+    return replace(full, arms=arms)
+
+
+def forbid(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("pickle is not used here")
+
+
+def pay_parity(rollouts: Any) -> torch.Tensor:
+    """A random student earns nothing, so it is paid by the parity of what it wrote."""
+    return torch.tensor([float(sum(r.ids) % 2) for r in rollouts])
+
+
+def raise_signal(step: int, signum: int, times: int) -> None:
+    own = trainer.GroupTrainer._collect
+
+    def collect(self: Any, at: int, sampler: Any) -> Any:
+        if at + 1 == step:
+            for _ in range(times):
+                signal.raise_signal(signum)
+        return own(self, at, sampler)
+
+    trainer.GroupTrainer._collect = collect
+
+
+def train(request: Request) -> None:
+    def after_step(row: dict[str, Any]) -> None:
+        if "limit" in request and row["step"] == request["limit"][0]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"][1],) * 2)
+
+    data = Path(request["data"])
+    train_arm(
+        recipe(request), request["arm"], request["seed"], Path(request["out"]),
+        resume=request["resume"], steps=request["steps"], data=data, videos=data.parent,
+        model=Path(request["model"]), progress=after_step,
+    )  # fmt: skip
+
+
+def child(request: Request, answer: int) -> None:
+    exits.listen()
+    torch.save = forbid
+    method.accuracies = pay_parity
+    if "signals" in request:
+        raise_signal(*request["signals"])
+    if "kill_in" in request:
+        pid = os.getpid()
+        timer = threading.Timer(request["kill_in"], os.kill, (pid, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+    seen = count_file_operations(request["out"], request.get("kill"))
+    code, said = 0, ""
+    try:
+        train(request)
+    except BaseException as error:
+        code, said = exits.explain(error) or (1, "".join(traceback.format_exception(error)))
+    os.write(answer, json.dumps({"said": said, "events": seen[0]}).encode())
+    os._exit(code)
+
+
+def serve(line: str) -> dict[str, Any]:
+    request = json.loads(line)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(2, 1)
+        child(request, write)
+    os.close(write)
+    _, status = os.waitpid(pid, 0)
+    told = os.read(read, 1 << 16)
+    os.close(read)
+    more = json.loads(told) if told else {"said": "", "events": None}
+    return {"code": os.waitstatus_to_exitcode(status), **more}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"ready": time.time()}), flush=True)
+    for request_line in sys.stdin:
+        print(json.dumps(serve(request_line)), flush=True)
