@@ -7,13 +7,13 @@ draws an answer under a seed. They prove an installation and audit a benchmark.
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evals.errors import Undecodable
 from evals.prompts import question_text
+from evals.seeds import derive
 from evals.types import Decoding, Reply, Sample
 from evals.types import Protocol as EvalProtocol
 
@@ -55,7 +55,7 @@ class Scripted:
         elif self.name == "parrot":
             said = "A" if sample.options else "0"
         else:
-            draw = random.Random(zlib.crc32(sample.id.encode()) + seed)
+            draw = random.Random(derive(seed, sample.id))
             said = draw.choice(sample.options)[:1] if sample.options else str(draw.randint(0, 4))
         text = f"<think>{self.name}</think><answer>{said}</answer>"
         return Reply(text, len(text.split()))
@@ -64,8 +64,7 @@ class Scripted:
 class Checkpoint:
     """A Qwen2.5-VL checkpoint on transformers: clips decoded once, prompts prefilled once.
 
-    Above temperature 0 the draws of a question depend on the seed and on its call: the id of the
-    first sample, its own place, and which of the clips could be read.
+    Above temperature 0 the draws of a question depend on the seed and the question's id alone.
     """
 
     def __init__(self, vlm: VLM, name: str):
@@ -76,7 +75,6 @@ class Checkpoint:
         self, samples: Sequence[Sample], protocol: EvalProtocol, decoding: Decoding
     ) -> list[Answers]:
         """Undecodable clips are returned in their places; the others are answered."""
-        import torch
 
         from evals.video import Clips
 
@@ -92,9 +90,8 @@ class Checkpoint:
             text = question_text(sample, protocol.prompt)
             encoded[place] = self.vlm.encode(clip, text, protocol)
         if encoded:
-            key = zlib.crc32(samples[0].id.encode()) + decoding.seed * 1_000_003
-            generator = torch.Generator(self.vlm.device).manual_seed(key)
-            drawn = self.vlm.sample(list(encoded.values()), decoding, generator)
+            seeds = [derive(decoding.seed, samples[place].id) for place in encoded]
+            drawn = self.vlm.sample(list(encoded.values()), decoding, seeds)
             for place, replies in zip(encoded, drawn, strict=True):
                 answers[place] = [
                     Reply(self.vlm.text(r.ids), len(r.ids), r.finished) for r in replies

@@ -178,25 +178,29 @@ class VLM:
     # --- sampling ------------------------------------------------------------------------------
 
     def sample(
-        self, prompts: Sequence[Encoded], decoding: Decoding, generator: torch.Generator
+        self, prompts: Sequence[Encoded], decoding: Decoding, seeds: Sequence[int]
     ) -> list[list[Sampled]]:
         """`decoding.samples` completions per prompt. Vision pads and markers cannot be drawn.
 
         Prompts are prefilled once, left-padded to one length; their cache is then repeated.
+        seeds: one per prompt; what is drawn for a prompt does not depend on the prompts beside it.
         """
         training = self.model.training
         self.model.eval()  # in training mode, gradient checkpointing would drop the cache
         try:
-            return self._sample(prompts, decoding, generator)
+            return self._sample(prompts, decoding, seeds)
         finally:
             self.model.train(training)
 
     @torch.no_grad()
     def _sample(
-        self, prompts: Sequence[Encoded], decoding: Decoding, generator: torch.Generator
+        self, prompts: Sequence[Encoded], decoding: Decoding, seeds: Sequence[int]
     ) -> list[list[Sampled]]:
         from transformers import DynamicCache
 
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         n, width = decoding.samples, max(len(p.ids) for p in prompts)
         cache = DynamicCache()
         hidden, keep = self._prefill(prompts, width, cache)
@@ -208,7 +212,7 @@ class VLM:
         drawn, logps = [], []
         done = torch.zeros(len(at), dtype=torch.bool, device=self.device)
         for step in range(decoding.max_new_tokens):
-            token, logp = self._draw(hidden, decoding, generator)
+            token, logp = self._draw(hidden, decoding, generators)
             drawn.append(torch.where(done, self.end, token))
             logps.append(logp)
             done |= token == self.end
@@ -245,7 +249,7 @@ class VLM:
         return self.hidden(embeds, positions, attend, cache)[:, -1], keep
 
     def _draw(
-        self, hidden: Tensor, decoding: Decoding, generator: torch.Generator
+        self, hidden: Tensor, decoding: Decoding, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         logits = self.model.lm_head(hidden).float()
         logp = logits.log_softmax(-1)
@@ -254,7 +258,11 @@ class VLM:
             token = logits.argmax(-1)
         else:
             probabilities = _truncate(logits / decoding.temperature, decoding).softmax(-1)
-            token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            # The largest p / Exponential(1) is a draw from p; each prompt has its own noise.
+            noise = torch.empty_like(probabilities).view(len(generators), -1, logits.shape[-1])
+            for part, generator in zip(noise, generators, strict=True):
+                part.exponential_(generator=generator)
+            token = (probabilities / noise.view_as(probabilities)).argmax(-1)
         return token, logp.gather(-1, token[:, None])[:, 0]
 
     def _trim(self, ids: list[int], logps: list[float]) -> Sampled:

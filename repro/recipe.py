@@ -50,7 +50,8 @@ class Switches:
 
     sign: of the visual and temporal scores. precision: of the scores. masked_positions: position
     ids of the vision-free pass. scope: tokens compete within a completion or within the group.
-    rule: exact top ceil(r n), or every score at or above the (1 - r) quantile. shuffle: unit of the
+    rule: exact top ceil(r n), or every score at or above the (1 - r) quantile. at_least_one: a
+    completion that no signal selects from keeps its best token. shuffle: unit of the
     frame shuffle, one frame or one 2-frame group. identity: may the shuffle change nothing.
     normaliser: tokens the loss is divided by. kl_on: tokens the KL is taken on.
     """
@@ -60,6 +61,7 @@ class Switches:
     masked_positions: Literal["kept", "collapsed"]
     scope: Literal["completion", "group"]
     rule: Literal["top", "quantile"]
+    at_least_one: bool
     ratios: Ratios
     shuffle: Literal["frame", "group"]
     identity: Literal["excluded", "allowed"]

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evals.seeds import derive
 from repro.core.data import Records
 from repro.core.rewards import accuracy_reward, format_rewards, length_bonus, t_grpo_bonus
 from repro.core.rollout import Sampler
@@ -87,8 +88,9 @@ class TGRPO(Method):
 
         if group.prompt.clip is None or group.prompt.clip.modality != "video":
             return []
-        prompt = shuffled_prompt(group.prompt, self.switches, sample.generator)
-        return sample([prompt], max(1, len(group.rollouts) // 2))[0]
+        seed = derive(group.seed, "auxiliary")
+        prompt = shuffled_prompt(group.prompt, self.switches, seed)
+        return sample([prompt], max(1, len(group.rollouts) // 2), [seed])[0]
 
     def adjust(self, group: Group, rewards: Rewards, weights: Tensor) -> Rewards:
         rewards = super().adjust(group, rewards, weights)

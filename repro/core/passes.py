@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
+from evals.seeds import derive
 from evals.vlm import VLM, Encoded
 from repro.core.packing import Row, pack, rows_of
 from repro.core.scoring import Packing, score_rows
@@ -36,7 +38,7 @@ def vision_free(prompt: Encoded, pads: Tensor, positions: str) -> Encoded:
     return Encoded(ids, kept, None, None, 0.0)
 
 
-def shuffled_prompt(prompt: Prompt, switches: Switches, generator: Generator) -> Prompt:
+def shuffled_prompt(prompt: Prompt, switches: Switches, seed: int) -> Prompt:
     """The prompt over a clip whose frames are in random order; ids and positions stay.
 
     shuffle: `frame` permutes single frames before patching (the paper's); `group` permutes the
@@ -46,7 +48,7 @@ def shuffled_prompt(prompt: Prompt, switches: Switches, generator: Generator) ->
     pixels, grid = encoded.pixels, encoded.grid
     if prompt.clip is None or pixels is None or grid is None:
         raise ValueError(f"record {prompt.record.id} has no frames to shuffle")
-    rows = pixels.view(int(grid[0, 0]), -1, pixels.shape[-1])
+    rows, generator = pixels.view(int(grid[0, 0]), -1, pixels.shape[-1]), seeded(seed)
     if switches.shuffle == "group":
         order = permutation(len(rows), switches.identity, generator)
         mixed = rows[order].flatten(0, 1)
@@ -56,10 +58,15 @@ def shuffled_prompt(prompt: Prompt, switches: Switches, generator: Generator) ->
     return replace(prompt, encoded=replace(encoded, pixels=mixed))
 
 
+def seeded(seed: int) -> Generator:
+    """A generator on the CPU, so that a shuffle is the same on every device."""
+    return torch.Generator().manual_seed(seed)
+
+
 def permutation(n: int, identity: str, generator: Generator) -> Tensor:
     """(n,) random order; with `excluded` never 0, 1, 2, ... unless n is 1."""
     while True:
-        order = torch.randperm(n, generator=generator, device=generator.device).cpu()
+        order = torch.randperm(n, generator=generator)
         if identity == "allowed" or n == 1 or not torch.equal(order, torch.arange(n)):
             return order
 
@@ -80,7 +87,6 @@ def token_scores(
     entropy: Tensor,
     needs: Collection[str],
     switches: Switches,
-    generator: Generator,
     packing: Packing = pack,
 ) -> list[TokenScores]:
     """Scores of every group: entropy always, the counterfactual differences that are needed.
@@ -95,12 +101,12 @@ def token_scores(
     moving = [g.prompt.clip is not None and g.prompt.clip.modality == "video" for g in groups]
     free, mixed = {}, {}
     if "visual" in needs:
-        free = _pass(vlm, groups, seen, logp, packing, switches.precision, lambda p: replace(
+        free = _pass(vlm, groups, seen, logp, packing, switches.precision, lambda g, p: replace(
             p, encoded=vision_free(p.encoded, vlm.is_pad(p.encoded.ids), switches.masked_positions)
         ))  # fmt: skip
     if "temporal" in needs:
-        mixed = _pass(vlm, groups, moving, logp, packing, switches.precision, lambda p: (
-            shuffled_prompt(p, switches, generator)
+        mixed = _pass(vlm, groups, moving, logp, packing, switches.precision, lambda g, p: (
+            shuffled_prompt(p, switches, derive(g.seed, "shuffle"))
         ))  # fmt: skip
     scores, at = [], 0
     for index, group in enumerate(groups):
@@ -119,13 +125,13 @@ def _pass(
     logp: Tensor,
     packing: Packing,
     precision: str,
-    change: Callable[[Prompt], Prompt],
+    change: Callable[[Group, Prompt], Prompt],
 ) -> dict[int, Tensor]:
     """index of group -> (G, C) logp - logp under the changed prompt, for the included groups."""
     rows: list[Row] = []
     for group, wanted in zip(groups, included, strict=True):
         if wanted:
-            rows += rows_of(group, change)
+            rows += rows_of(group, partial(change, group))
     if not rows:
         return {}
     changed, _ = score_rows(vlm, rows, packing, precision=precision)

@@ -4,7 +4,7 @@
     -> policy forward -> [counterfactual passes] -> token weights -> advantages -> loss -> metrics
 
 Trainer brings devices, DeepSpeed, schedules and callbacks; sampling, scoring, loss and checkpoints
-are ours. Every random draw of a step comes from (seed, step): resuming needs no generator state.
+are ours. Every random draw comes from (seed, step, slot): resuming needs no generator state.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from evals.errors import BadInput
+from evals.seeds import derive
 from evals.types import Decoding
 from evals.vlm import VLM
 from repro.core import checkpoint
@@ -105,6 +106,8 @@ class GroupTrainer(Trainer):
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         )
+        if args.world_size > 1:
+            raise BadInput("training runs in one process; start it without torchrun or accelerate")
         slots = Slots(settings.max_steps, settings.prompts_per_step)
         collate = lambda items: {"slots": torch.tensor(items)}  # noqa: E731
         super().__init__(vlm.model, args, data_collator=collate, train_dataset=slots)
@@ -116,9 +119,9 @@ class GroupTrainer(Trainer):
         self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Sample, score and return the loss of one step; leaves its metrics in `self.metrics`."""
-        step, generator = self.state.global_step, self._generator(self.state.global_step)
+        step = self.state.global_step
         self._began, tokens = time.perf_counter(), self._tokens()
-        groups, parts = self._collect(step, Sampler(self.vlm, self._decoding(), generator))
+        groups, parts = self._collect(step, inputs["slots"].tolist())
         rows = [row for group in groups for row in rows_of(group)]
         precision = self.switches.precision
         logp, entropy = score_rows(self.vlm, rows, self.pack, precision=precision)
@@ -126,7 +129,7 @@ class GroupTrainer(Trainer):
         with torch.no_grad():
             scores = token_scores(
                 self.vlm, groups, logp.detach(), entropy, self.method.needs, self.switches,
-                generator, self.pack,
+                self.pack,
             )  # fmt: skip
             if self.reference is not None:
                 reference, _ = score_rows(self.reference, rows, self.pack, precision=precision)
@@ -149,9 +152,13 @@ class GroupTrainer(Trainer):
             self._write_view(groups, rewards, gains, scores, weights)
         return loss
 
-    def _collect(self, step: int, sampler: Sampler) -> tuple[list[Group], list[Rewards]]:
-        prompts = [self.prompts.build(r) for r in self.method.records(step, self.pool)]
-        groups = sampler.groups(prompts, self.settings.num_generations)
+    def _collect(self, step: int, slots: Sequence[int]) -> tuple[list[Group], list[Rewards]]:
+        """This process's groups of a step; their draws depend on the step and the slot alone."""
+        sampler, records = Sampler(self.vlm, self._decoding()), self.method.records(step, self.pool)
+        places = [slot % self.settings.prompts_per_step for slot in slots]
+        prompts = [self.prompts.build(records[place]) for place in places]
+        seeds = [derive(self.seed, step, place) for place in places]
+        groups = sampler.groups(prompts, self.settings.num_generations, seeds)
         groups = [g.with_auxiliary(self.method.auxiliary(g, sampler)) for g in groups]
         groups = [self.method.repair(g, sampler) for g in groups]
         return groups, [self.method.rewards(g) for g in groups]
@@ -163,9 +170,6 @@ class GroupTrainer(Trainer):
     def _decoding(self) -> Decoding:
         s = self.settings
         return Decoding(s.temperature, s.top_p, s.top_k, s.max_completion_length)
-
-    def _generator(self, step: int) -> torch.Generator:
-        return torch.Generator(self.vlm.device).manual_seed(self.seed * 1_000_003 + step)
 
     def _loss(
         self,

@@ -47,11 +47,13 @@ class Group:
     """The G rollouts of one prompt; never split over ranks.
 
     auxiliary: rollouts that only inform rewards (T-GRPO's shuffled ones); no gradient.
+    seed: of every draw made for this group; derive a new one per purpose (evals.seeds).
     """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     auxiliary: tuple[Rollout, ...] = ()
+    seed: int = 0
 
     def with_auxiliary(self, rollouts: list[Rollout]) -> Group:
         """The same group with auxiliary rollouts attached."""

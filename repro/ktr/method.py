@@ -8,11 +8,10 @@ The signed differences, the pooled quantile and the other habits of the released
 
 from __future__ import annotations
 
-import zlib
-
 import torch
 from torch import Tensor
 
+from evals.seeds import derive
 from repro.core.counterfactual import signal_masks, union
 from repro.core.method import TGRPO, Method
 from repro.core.types import Group, TokenScores
@@ -32,7 +31,9 @@ class KTR(Method):
         ratios = {
             "entropy": s.ratios.entropy, "visual": s.ratios.visual, "temporal": s.ratios.temporal
         }  # fmt: skip
-        return signal_masks(scores, ratios, sign=s.sign, scope=s.scope, rule=s.rule)
+        return signal_masks(
+            scores, ratios, sign=s.sign, scope=s.scope, rule=s.rule, at_least_one=s.at_least_one
+        )
 
     def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
         return union(self.signals(scores), scores.valid).float()
@@ -49,9 +50,8 @@ class RandomTokens(KTR):
         return self._draw(group, scores.valid, count).float()
 
     def _draw(self, group: Group, valid: Tensor, count: Tensor) -> Tensor:
-        """(G, C) bool: `count` (G, 1) valid tokens of every row, seeded by what was sampled."""
-        key = zlib.crc32(repr([r.ids for r in group.rollouts]).encode())
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + key)
+        """(G, C) bool: `count` (G, 1) valid tokens of every row, drawn under the group's seed."""
+        generator = torch.Generator().manual_seed(derive(group.seed, "random"))
         draws = torch.rand(valid.shape, generator=generator).to(valid.device)
         rank = draws.masked_fill(~valid, 2.0).argsort(-1).argsort(-1)
         return (rank < count) & valid

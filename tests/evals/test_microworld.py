@@ -141,6 +141,23 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert hashes(folder) == hashes(world.make("train", n=20, cache=tmp_path / "alone"))
 
 
+def test_the_slower_of_two_leaves_the_faster_ones_films_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose, inodes = world._records, {}
+
+    def overtaken(*given: Any) -> list[dict[str, Any]]:
+        monkeypatch.undo()
+        faster = world.make("train", n=4, cache=tmp_path)
+        inodes.update({path: path.stat().st_ino for path in faster.rglob("*")})
+        return compose(*given)
+
+    monkeypatch.setattr(world, "_records", overtaken)
+    folder = world.make("train", n=4, cache=tmp_path)
+    assert {path: path.stat().st_ino for path in folder.rglob("*")} == inodes
+    assert len(inodes) == 6 and list(folder.parent.iterdir()) == [folder]
+
+
 # --- what is in it -----------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from evals import mrope
 from evals.errors import BadInput, BlindForward
+from evals.seeds import derive
 from evals.types import Decoding, VideoClip
 from evals.vlm import VLM, Encoded, _truncate, load
 from repro.tiny.model import PROTOCOL
@@ -41,8 +42,9 @@ def encode(vlm: VLM, clip: VideoClip | None, text: str = "Which came first?") ->
     return vlm.encode(clip, text, PROTOCOL)
 
 
-def draws(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(n: int, seed: int = 0) -> list[int]:
+    """One seed per prompt."""
+    return [derive(seed, place) for place in range(n)]
 
 
 @pytest.fixture
@@ -310,7 +312,7 @@ def naive_greedy(vlm: VLM, prompt: Encoded, decoding: Decoding) -> list[int]:
 
 def test_greedy_equals_a_loop_of_full_forwards(student: VLM, prompts: list[Encoded]) -> None:
     """One left-padded batch with a cache, against each prompt by itself without."""
-    found = student.sample(prompts, GREEDY, draws())
+    found = student.sample(prompts, GREEDY, draws(len(prompts)))
     for prompt, replies in zip(prompts, found, strict=True):
         assert len(replies) == 1
         assert list(replies[0].ids) == naive_greedy(student, prompt, GREEDY)
@@ -320,7 +322,9 @@ def test_greedy_equals_a_loop_of_full_forwards(student: VLM, prompts: list[Encod
 def test_log_probabilities_are_those_of_a_full_forward(
     student: VLM, prompts: list[Encoded]
 ) -> None:
-    for prompt, replies in zip(prompts, student.sample(prompts, HOT, draws()), strict=True):
+    for prompt, replies in zip(
+        prompts, student.sample(prompts, HOT, draws(len(prompts))), strict=True
+    ):
         assert len(replies) == 3
         for reply in replies:
             full = continuation(student, prompt, reply.ids)[:-1]
@@ -329,17 +333,32 @@ def test_log_probabilities_are_those_of_a_full_forward(
 
 
 def test_the_batch_does_not_change_a_prompts_replies(student: VLM, prompts: list[Encoded]) -> None:
-    together = student.sample(prompts, GREEDY, draws())
+    together = student.sample(prompts, GREEDY, draws(len(prompts)))
     for prompt, replies in zip(prompts, together, strict=True):
-        (alone,) = student.sample([prompt], GREEDY, draws())
+        (alone,) = student.sample([prompt], GREEDY, draws(1))
         assert alone[0].ids == replies[0].ids
         np.testing.assert_allclose(alone[0].logp, replies[0].logp, atol=2e-5)
 
 
+def test_a_prompts_draws_come_from_its_own_seed(student: VLM, prompts: list[Encoded]) -> None:
+    """Above temperature 0 too, whatever stands beside it, and in whichever place."""
+    seeds = draws(len(prompts))
+    together = student.sample(prompts, HOT, seeds)
+    assert student.sample(prompts[::-1], HOT, seeds[::-1]) == [
+        [replace(r, logp=pytest.approx(r.logp, abs=2e-5)) for r in replies]
+        for replies in reversed(together)
+    ]
+    for prompt, seed, replies in zip(prompts, seeds, together, strict=True):
+        (alone,) = student.sample([prompt], HOT, [seed])
+        assert [r.ids for r in alone] == [r.ids for r in replies]
+    with pytest.raises(ValueError, match="4 prompts need as many seeds, not 3"):
+        student.sample(prompts, HOT, seeds[:3])
+
+
 def test_the_same_seed_gives_the_same_samples(student: VLM, prompts: list[Encoded]) -> None:
-    first = student.sample(prompts, HOT, draws(1))
-    assert student.sample(prompts, HOT, draws(1)) == first
-    other = student.sample(prompts, HOT, draws(2))
+    first = student.sample(prompts, HOT, draws(len(prompts), 1))
+    assert student.sample(prompts, HOT, draws(len(prompts), 1)) == first
+    other = student.sample(prompts, HOT, draws(len(prompts), 2))
     assert [r.ids for own in other for r in own] != [r.ids for own in first for r in own]
     assert len({r.ids for r in first[0]}) == 3  # one prompt's samples differ
 
@@ -348,7 +367,7 @@ def test_samples_follow_the_distribution(student: VLM) -> None:
     """2,000 first tokens at temperature 2 against the probabilities, markers taken out."""
     prompt = encode(student, video(1))
     decoding = Decoding(temperature=2.0, max_new_tokens=1, samples=2000)
-    (replies,) = student.sample([prompt], decoding, draws())
+    (replies,) = student.sample([prompt], decoding, draws(1))
     logits = continuation(student, prompt, [])[0] / 2.0
     logits[student.banned] = float("-inf")
     p = logits.softmax(-1).double().numpy()
@@ -380,19 +399,19 @@ def test_pads_and_markers_are_never_drawn(student: VLM, prompts: list[Encoded]) 
     truncated = replace(HOT, top_k=1), replace(HOT, top_p=0.01)
     with favoured(student, *never):
         for decoding in (GREEDY, HOT, *truncated):
-            for replies in student.sample(prompts, decoding, draws()):
+            for replies in student.sample(prompts, decoding, draws(len(prompts))):
                 for reply in replies:
                     assert not set(reply.ids) & set(never)
 
 
 def test_the_end_token_ends_a_reply(student: VLM, prompts: list[Encoded]) -> None:
     with favoured(student, student.end):
-        for replies in student.sample(prompts, HOT, draws()):
+        for replies in student.sample(prompts, HOT, draws(len(prompts))):
             assert all(r.ids == (student.end,) and r.finished for r in replies)
             assert all(r.logp[0] == pytest.approx(0.0, abs=1e-4) for r in replies)
     other = next(i for i in range(30, 99) if i != student.end)
     with favoured(student, other):
-        for replies in student.sample(prompts, HOT, draws()):
+        for replies in student.sample(prompts, HOT, draws(len(prompts))):
             assert all(r.ids == (other,) * 12 and not r.finished for r in replies)
 
 
@@ -400,7 +419,7 @@ def test_replies_of_different_lengths_are_cut_at_their_own_end(student: VLM) -> 
     """Some rows end early and others go on: each keeps its own ids and log-probabilities."""
     prompt = encode(student, video(1))
     decoding = Decoding(temperature=1.5, max_new_tokens=30, samples=64)
-    (replies,) = student.sample([prompt], decoding, draws(3))
+    (replies,) = student.sample([prompt], decoding, draws(1, 3))
     lengths = {len(r.ids) for r in replies}
     assert len(lengths) > 1 and max(lengths) == 30
     for reply in replies:
@@ -423,7 +442,7 @@ def test_generation_goes_on_at_the_next_position(student: VLM, prompts: list[Enc
     language.forward = record
     try:
         with favoured(student, 40):  # so that nobody ends early
-            student.sample(prompts, replace(HOT, samples=2), draws())
+            student.sample(prompts, replace(HOT, samples=2), draws(len(prompts)))
     finally:
         del language.forward
     width = max(len(p.ids) for p in prompts)
@@ -440,7 +459,7 @@ def test_generation_goes_on_at_the_next_position(student: VLM, prompts: list[Enc
 def test_a_prompt_is_prefilled_once(student: VLM, prompts: list[Encoded]) -> None:
     width, tokens, patches = max(len(p.ids) for p in prompts), student.tokens, student.patches
     with favoured(student, 40):
-        student.sample(prompts, HOT, draws())
+        student.sample(prompts, HOT, draws(len(prompts)))
     assert student.patches - patches == 112
     assert student.tokens - tokens == 4 * width + 11 * 4 * 3
 
@@ -448,7 +467,7 @@ def test_a_prompt_is_prefilled_once(student: VLM, prompts: list[Encoded]) -> Non
 def test_sampling_leaves_the_mode_and_no_gradient(student: VLM, prompts: list[Encoded]) -> None:
     for training in (True, False):
         student.model.train(training)
-        student.sample(prompts[:1], GREEDY, draws())
+        student.sample(prompts[:1], GREEDY, draws(1))
         assert student.model.training == training
     assert all(p.grad is None for p in student.model.parameters())
 

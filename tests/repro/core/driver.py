@@ -3,7 +3,7 @@
 The parent imports what is slow once; every child is a real process of its own.
 
     request  out, model, data, arm, seed, steps, save_steps, resume
-             kill      SIGKILL at the n-th file operation below `out` (opened, made, renamed, removed)
+             kill      SIGKILL at the n-th file operation below `out` (open, mkdir, rename, ...)
              kill_in   SIGKILL after so many seconds
              signals   [step, signal, times]: raised while that step is computed
              limit     [step, bytes]: after that step no file may grow beyond

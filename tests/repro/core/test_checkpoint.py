@@ -49,7 +49,9 @@ def test_optimizer_and_schedule_come_back_bit_for_bit(tmp_path: Path) -> None:
     for _ in range(2):
         _step(model, optimizer, scheduler, 7)
         _step(again, fresh, schedule, 7)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
     assert fresh.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.1 / 6
 
 
@@ -102,6 +104,14 @@ def test_a_killed_removal_leaves_nothing_that_looks_whole(
     folder.mkdir()  # the same step once more
     checkpoint.discard(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_swept_away(tmp_path: Path) -> None:
+    for name in (".checkpoint-2.discarded", ".checkpoint-3.writing", "checkpoint-2", "final"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".lock").touch()
+    checkpoint.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint-2", "final"]
 
 
 def test_latest_counts_steps_and_ignores_what_is_half_written(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_against_loops(config: LossConfig, off_policy: bool) -> None:
         del inputs["old_logp"]
     terms, grad = run(inputs, config)
     expected, expected_grad = by_loops(inputs, config)
-    assert float(terms.loss) == pytest.approx(expected, abs=1e-12)
+    assert terms.loss.item() == pytest.approx(expected, abs=1e-12)
     torch.testing.assert_close(grad, expected_grad.nan_to_num(0.0))
-    assert float(terms.policy + config.beta * terms.kl) == pytest.approx(expected, abs=1e-12)
+    assert (terms.policy + config.beta * terms.kl).item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss_type", ["bnpo", "dapo", "cispo"])
@@ -148,7 +148,7 @@ def test_total_tokens_makes_the_batch_loss_a_sum_over_groups(loss_type: str) -> 
     parts = [run(c, config, total_tokens=total) for c in (first, second)]
     together = {k: torch.cat([first[k], second[k]]) for k in first}
     whole, grad = run(together, config)
-    assert float(parts[0][0].loss + parts[1][0].loss) == pytest.approx(float(whole.loss))
+    assert (parts[0][0].loss + parts[1][0].loss).item() == pytest.approx(whole.loss.item())
     torch.testing.assert_close(torch.cat([parts[0][1], parts[1][1]]), grad)
 
 
@@ -183,7 +183,7 @@ def test_loss_vector_of_the_paper_document(normaliser: str, expected: float) -> 
         "advantages": group_advantages(torch.tensor([2.0, 1.0])),
     }  # fmt: skip
     terms, _ = run(inputs, LossConfig(normaliser=normaliser))
-    assert float(terms.loss) == pytest.approx(expected, abs=2e-5)
+    assert terms.loss.item() == pytest.approx(expected, abs=2e-5)
     assert float(terms.kept) == pytest.approx(3 / 7)
     # The comparable KL is the mean over valid tokens, whatever the loss is normalised by.
     assert float(terms.kl_valid) == pytest.approx((0.5 / 4 + 0.25 / 3) / 2, abs=1e-5)
@@ -239,7 +239,7 @@ def test_an_empty_selection_gives_no_nan(config: LossConfig, empty: str) -> None
     inputs[empty] = torch.zeros_like(inputs[empty])
     terms, grad = run(inputs, config)
     assert terms.policy.item() == 0
-    assert all(math.isfinite(float(v)) for v in vars(terms).values())
+    assert all(math.isfinite(v.item()) for v in vars(terms).values())
     assert bool(torch.isfinite(grad).all())
     if empty == "valid" or config.kl_on == "selected":
         assert terms.loss.item() == 0

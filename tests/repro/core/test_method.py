@@ -32,12 +32,12 @@ def test_hooks_run_in_order_on_whole_groups(trainer: Callable[..., Any]) -> None
 
         def auxiliary(self, group: Group, sample: Sampler) -> list[Rollout]:
             calls.append("auxiliary")
-            return sample([group.prompt], 1)[0]
+            return sample([group.prompt], 1, [group.seed])[0]
 
         def repair(self, group: Group, sample: Sampler) -> Group:
             calls.append("repair")
             assert len(group.auxiliary) == 1
-            new = sample([group.prompt], 1)[0]
+            new = sample([group.prompt], 1, [group.seed])[0]
             return replace(group, rollouts=(*group.rollouts[:3], *new))
 
         def rewards(self, group: Group) -> dict[str, Tensor]:
@@ -70,11 +70,11 @@ def test_hooks_run_in_order_on_whole_groups(trainer: Callable[..., Any]) -> None
 
 @pytest.fixture
 def sampler(student: VLM) -> Sampler:
-    return Sampler(student, Decoding(1.0, max_new_tokens=4), torch.Generator().manual_seed(0))
+    return Sampler(student, Decoding(1.0, max_new_tokens=4))
 
 
 def test_groups_are_sampled_whole_and_in_order(sampler: Sampler, asked: Any) -> None:
-    first, second = sampler.groups([asked.video, asked.text], 3)
+    first, second = sampler.groups([asked.video, asked.text], 3, [1, 2])
     assert first.prompt is asked.video and second.prompt is asked.text
     for group in (first, second):
         assert len(group.rollouts) == 3 and group.auxiliary == ()
@@ -89,7 +89,7 @@ def test_sampling_leaves_the_training_mode_as_it_was(sampler: Sampler, asked: An
     model = sampler.vlm.model
     for mode in (True, False):
         model.train(mode)
-        sampler([asked.text], 1)
+        sampler([asked.text], 1, [0])
         assert model.training is mode and model.model.visual.training is mode
 
 
@@ -139,9 +139,7 @@ def test_t_grpo_pays_where_order_helps(
     assert "temporal_bonus" not in method.adjust(alone, method.rewards(alone), torch.ones(4, 2))
 
 
-def test_accuracies_read_the_record_s_own_type(
-    asked: Any, group_of: Callable[..., Group]
-) -> None:
+def test_accuracies_read_the_record_s_own_type(asked: Any, group_of: Callable[..., Group]) -> None:
     rollout = group_of(asked.text, [2]).rollouts[0]  # numerical, gold 3
     texts = ["<answer>3.00</answer>", "<answer>3</answer>", "3", ""]
     said = [replace(rollout, text=t) for t in texts]
@@ -168,5 +166,6 @@ def test_ktr_s_signals_explain_its_weights(recipe: Recipe) -> None:
         method = KTR(recipe.arm(arm).switches)
         masks, weights = method.signals(scores), method.token_weights(Group(None, ()), scores)
         assert torch.equal(weights > 0, torch.stack(list(masks.values())).any(0))
-        assert (weights > 0).any(1).all()  # every completion keeps a token
+        if arm != "ktr_released":  # the release may drop a completion whole
+            assert (weights > 0).any(1).all()
         assert not weights[~valid].any() and set(weights.unique().tolist()) == {0, 1}

@@ -40,10 +40,8 @@ def scored(
     rows = [row for group in groups for row in rows_of(group)]
     logp, entropy = score_rows(vlm, rows, packing)
     with torch.no_grad():
-        needs, generator = more.get("needs", BOTH), more.get("generator", seeded())
-        return token_scores(
-            vlm, groups, logp.detach(), entropy, needs, switches, generator, packing
-        )
+        needs = more.get("needs", BOTH)
+        return token_scores(vlm, groups, logp.detach(), entropy, needs, switches, packing)
 
 
 # --- without vision ----------------------------------------------------------------------------
@@ -123,7 +121,7 @@ def test_a_group_shuffle_permutes_feature_blocks(
 ) -> None:
     order = torch.tensor([2, 0, 3, 1])
     monkeypatch.setattr(passes, "permutation", lambda n, *_: order)
-    mixed = shuffled_prompt(asked.video, replace(switches, shuffle="group"), seeded())
+    mixed = shuffled_prompt(asked.video, replace(switches, shuffle="group"), 7)
     with torch.no_grad():
         before, after = loud.features([asked.video.encoded])[0], loud.features([mixed.encoded])[0]
     blocks = before.view(4, -1, before.shape[-1])
@@ -137,7 +135,7 @@ def test_shuffling_patches_equals_processing_shuffled_frames(
 ) -> None:
     own = replace(switches, shuffle=shuffle)
     prompt, clip = asked.video, asked.video.clip
-    mixed = shuffled_prompt(prompt, own, seeded(3)).encoded
+    mixed = shuffled_prompt(prompt, own, 3).encoded
     units = 8 if shuffle == "frame" else 4
     order = permutation(units, own.identity, seeded(3)).numpy()
     if shuffle == "group":
@@ -166,7 +164,7 @@ def test_allowed_may_give_the_identity_and_one_frame_has_no_other_order() -> Non
 
 def test_a_prompt_without_frames_is_refused(asked: Any, switches: Switches) -> None:
     with pytest.raises(ValueError, match="no frames"):
-        shuffled_prompt(asked.text, switches, seeded())
+        shuffled_prompt(asked.text, switches, 7)
 
 
 # --- all scores --------------------------------------------------------------------------------

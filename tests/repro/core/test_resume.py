@@ -80,6 +80,8 @@ def assert_same(out: Path, unbroken: Path) -> None:
     assert rows_of(out) == rows_of(unbroken)
     view = [json.loads((p / "tokens.json").read_text()) for p in (out, unbroken)]
     assert view[0] == view[1]
+    left = {p.name for p in out.iterdir()} - {p.name for p in unbroken.iterdir()}
+    assert not left, "killed writers and removals leave nothing behind"
 
 
 def assert_no_pickle(out: Path) -> None:

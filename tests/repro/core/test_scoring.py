@@ -69,9 +69,7 @@ class _Widest(TorchDispatchMode):
         super().__init__()
         self.vocabulary, self.rows = vocabulary, 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         product = func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm)
         if product and out.shape[-1] == self.vocabulary:
@@ -94,9 +92,7 @@ def test_logits_exist_only_chunk_by_chunk(
     assert widest.rows == sum(LENGTHS) + 7  # completion tokens alone, not one of the prompt
 
 
-def test_only_log_probabilities_carry_gradient(
-    loud: VLM, packed: Packed, stems: list[Any]
-) -> None:
+def test_only_log_probabilities_carry_gradient(loud: VLM, packed: Packed, stems: list[Any]) -> None:
     logp, entropy = score(loud, packed, loud.features(stems))
     assert logp.requires_grad and not entropy.requires_grad
     assert not logp[~packed.valid].any() and not entropy[~packed.valid].any()
