@@ -117,8 +117,9 @@ def _trainer(
 
 
 def _run(trainer: Any, out: Path) -> None:
-    from repro.core.checkpoint import latest
+    from repro.core.checkpoint import latest, sweep
 
+    sweep(out)
     with _after_this_step(trainer) as stopped:
         trainer.train(resume=latest(out))
     if stopped:

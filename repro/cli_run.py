@@ -76,7 +76,7 @@ def reproduce(
 @click.argument("recipe", required=False)
 @click.option("--recipe", "also", metavar="RECIPE", help="The same, as an option.")
 @profile_option
-@click.option("--arm", required=True, help="Arm of the recipe (repro list).")
+@click.option("--arm", help="Arm of the recipe (repro list).  [default: the paper's own method]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=PATH, required=True, help="Output folder, empty unless resumed.")
 @click.option("--resume", is_flag=True, help="Continue from the newest checkpoint in --out.")
@@ -85,19 +85,19 @@ def reproduce(
 @click.option("--videos", type=FOLDER, help="Folder that the paths in --data start from.")
 @click.option("--model", type=FOLDER, help="Start checkpoint instead of the recipe's.")
 def train(
-    recipe: str | None, also: str | None, profile: str, arm: str, seed: int, out: Path,
+    recipe: str | None, also: str | None, profile: str, arm: str | None, seed: int, out: Path,
     resume: bool, steps: int | None, data: Path | None, videos: Path | None, model: Path | None,
 ) -> None:  # fmt: skip
     """Train one arm.
 
     \b
     Examples:
-      repro train ktr --arm ktr --seed 0 --out runs/mine
-      repro train ktr --arm grpo --data my.jsonl --videos films --model DIR --out runs/mine
+      repro train ktr --arm grpo --seed 0 --out runs/mine
+      repro train ktr --data my.jsonl --videos films --model DIR --out runs/mine
     """
     name = recipe or also
     if name is None:
-        raise click.UsageError("name a recipe, for example: repro train ktr --arm ktr --out DIR")
+        raise click.UsageError("name a recipe, for example: repro train ktr --out DIR")
     from rich.console import Console
 
     from repro.arm import train_arm
@@ -106,6 +106,7 @@ def train(
     from repro.show import showing
 
     chosen = Recipe.load(name, profile)
+    arm = arm or chosen.paper  # a paper's own method is the arm of its name
     total = steps or chosen.arm(arm).trainer.max_steps
     require_device(chosen)
     again = exits.continues("add --resume to the same command to continue")
@@ -197,3 +198,6 @@ def _evaluate(
     part = " (partial)" if record.partial else ""
     counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
     click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
+    lost = [row.detail for row in run.rows if row.outcome == "undecodable"]
+    if lost:
+        click.echo(f"{len(lost)} questions have a clip that cannot be read, first {lost[0]}")

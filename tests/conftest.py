@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads are slower, not faster
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children would inherit it ignored
 
 from collections.abc import Callable
 from pathlib import Path

@@ -76,6 +76,12 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writers and removals left in a run's folder."""
+    for rest in (*folder.glob(".*.writing"), *folder.glob(".*.discarded")):
+        shutil.rmtree(rest)
+
+
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))

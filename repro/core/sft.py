@@ -55,7 +55,7 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), 1.0)
         optimizer.step()
-        progress(step + 1, float(loss))
+        progress(step + 1, loss.item())
         if stop(step + 1):
             break
     vlm.model.eval()

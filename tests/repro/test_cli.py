@@ -250,6 +250,46 @@ def test_a_real_model_on_your_own_films(records: Path, tmp_path: Path, checkpoin
     assert record["protocol"]["max_frames"] == 8
 
 
+def test_your_own_films_without_a_recipe(
+    records: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    """Asked as Video-R1 asks; and a folder that holds no such films is said, not just scored 0."""
+    words = ("--videos", tmp_path, "--limit", 2)
+    result = run(*ask(records, tmp_path / "out", str(checkpoint), *words))
+    assert result.exit_code == 0, (result.output, result.exception)
+    score, lost = result.stdout.splitlines()
+    assert "0.0 % of 2 questions (partial) (2 undecodable)" in score
+    assert lost.startswith(f"2 questions have a clip that cannot be read, first {tmp_path}")
+    assert lost.endswith(": no such file")
+    stored = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert stored["protocol"]["prompt"] == "video-r1" and stored["benchmark"] == "jsonl"
+
+
+def test_training_on_your_own_records(records: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """The command as the README has it: no arm named is the paper's own."""
+    out = tmp_path / "out"
+    words = ("--data", records, "--model", checkpoint, "--steps", 1, "--out", out)
+    result = run("train", "--recipe", "ktr", *words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    begun = json.loads((out / "provenance.json").read_text())
+    assert (begun["arm"], begun["data"]["name"], begun["steps"]) == ("ktr", "jsonl", 1)
+    assert (out / "final" / "config.json").exists()
+    assert json.loads((out / "done.json").read_text())["steps"] == 1
+    assert "is not empty: --resume" in fails(2, "train", "--recipe", "ktr", *words)
+
+
+def test_training_stops_at_a_film_it_cannot_read(
+    records: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    for film in (records.parent / "films").iterdir():
+        film.write_bytes(b"not a film")
+    words = ("--data", records, "--model", checkpoint, "--steps", 1, "--out", tmp_path / "out")
+    said = fails(2, "train", "ktr", *words)
+    assert "films/" in said and "not a readable" in said
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    assert not (tmp_path / "out" / "done.json").exists()
+
+
 def test_a_folder_that_is_no_checkpoint(records: Path, tmp_path: Path) -> None:
     assert "no checkpoint" in fails(2, *ask(records, tmp_path / "out", str(tmp_path)))
 

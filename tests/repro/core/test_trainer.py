@@ -431,6 +431,18 @@ def test_the_same_seed_gives_the_same_run_and_another_another(trainer: Make) -> 
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_a_group_s_draws_depend_on_seed_step_and_place_alone(trainer: Make) -> None:
+    """So that the groups of a step may be spread over processes."""
+    t = trainer("ktr", steps=9)
+    together, _ = t._collect(3, [6, 7])
+    alone, _ = t._collect(3, [7])
+    assert [g.seed for g in alone] == [together[1].seed]
+    assert [r.ids for r in alone[0].rollouts] == [r.ids for r in together[1].rollouts]
+    later, _ = t._collect(4, [9])
+    assert len({together[0].seed, together[1].seed, later[0].seed}) == 3
+    assert trainer("ktr", steps=9, seed=1)._collect(3, [7])[0][0].seed != alone[0].seed
+
+
 @pytest.mark.parametrize("normaliser", ["valid", "selected"])
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo"])
 def test_the_loss_of_a_batch_by_a_plain_formula(

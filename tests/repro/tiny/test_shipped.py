@@ -1,0 +1,80 @@
+"""The cold starts that ship in the tree are those of the manifest, small, and leave room for RL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro.recipe import Recipe, papers
+from repro.tiny import build
+
+MANIFEST: dict[str, Any] = json.loads((build.HERE / "manifest.json").read_text())
+
+
+def test_every_shipped_folder_is_in_the_manifest() -> None:
+    shipped = {p.parent.name for p in build.HERE.glob("*/config.json")}
+    assert shipped == MANIFEST.keys() <= build.VARIANTS.keys()
+    wanted = {Recipe.load(name).model.id.removeprefix("tiny/") for name in papers()}
+    assert wanted <= shipped, "a recipe starts from a student that is not here"
+
+
+def test_all_variants_together_stay_small() -> None:
+    sizes = [p.stat().st_size for p in build.HERE.glob("**/*.safetensors")]
+    assert sizes and sum(sizes) <= 16 * 2**20
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_manifest_describes_what_is_shipped(name: str) -> None:
+    from safetensors import safe_open
+
+    entry, folder = MANIFEST[name], build.HERE / name
+    weights = folder / "model.safetensors"
+    assert entry["command"] == f"repro tiny build --for {name}"
+    assert entry["seed"] == build.VARIANTS[name].seed
+    assert entry["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    with safe_open(weights, "np") as file:
+        sizes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    count = sum(_product(size) for size in sizes)
+    assert count == entry["parameters"] < 8_000_000
+
+
+def _product(shape: list[int]) -> int:
+    out = 1
+    for n in shape:
+        out *= n
+    return out
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_it_leaves_room_for_reinforcement(name: str) -> None:
+    """Format at least 95 %, accuracy 45 to 70 %, and pass@8 twenty points above pass@1."""
+    found = MANIFEST[name]["validation"]
+    assert found["format"] >= 0.95
+    assert 0.45 <= found["greedy"] <= 0.70 and 0.45 <= found["avg@8"] <= 0.70
+    assert found["pass@8"] - found["avg@8"] >= 0.20
+    assert found["pass@8"] - found["greedy"] >= 0.20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", MANIFEST)
+def test_the_accuracies_are_those_of_the_manifest(name: str) -> None:
+    found, said = build.measure(build.HERE / name), MANIFEST[name]["validation"]
+    assert found == pytest.approx(said, abs=0.02)  # another CPU rounds a few draws otherwise
+
+
+def test_the_shipped_student_reads_films(tmp_path: Path) -> None:
+    """The first 80 validation questions, greedily: far above the 30 % of a blind guesser."""
+    from evals import benchmarks, models
+    from evals.run import evaluate, summary
+
+    benchmark = benchmarks.load("microworld", split="validation", root=tmp_path)
+    greedy = replace(build.student.PROTOCOL.decoding, temperature=0.0, samples=1)
+    protocol = replace(build.student.PROTOCOL, decoding=greedy)
+    rows = evaluate(models.load(build.HERE / "ktr"), benchmark, protocol, limit=80)
+    assert summary(rows)["score"] > 0.42
