@@ -171,7 +171,8 @@ def _gib(amount: float | None) -> str:
 
 @cli.command()
 @click.option("--out", type=PATH, help="Where training writes.  [default: a folder deleted after]")
-def smoke(out: Path | None) -> None:
+@json_option
+def smoke(out: Path | None, as_json: bool) -> None:
     """One minute: oracle, parrot, random, two training steps.
 
     \b
@@ -187,10 +188,13 @@ def smoke(out: Path | None) -> None:
 
     with tempfile.TemporaryDirectory(prefix="reelproof-smoke-") as scratch:
         checks = run(out or Path(scratch), Lines(Console(stderr=True)))
-    table(
-        ("check", "expected", "found", "verdict"),
-        [(c.name, c.expected, c.found, "ok" if c.ok else "WRONG") for c in checks],
-    )
+    if as_json:
+        show_json([asdict(check) for check in checks])
+    else:
+        table(
+            ("check", "expected", "found", "verdict"),
+            [(c.name, c.expected, c.found, "ok" if c.ok else "WRONG") for c in checks],
+        )
     if not all(check.ok for check in checks):
         raise click.exceptions.Exit(exits.REGRESSION)
 

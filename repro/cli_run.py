@@ -68,7 +68,7 @@ def reproduce(
         stages=frozenset(stages or ("train", "eval", "report")),
     )
     folder = out or Path("runs") / f"{chosen.paper}-{chosen.profile_name}"
-    with exits.continues("run the same command again to continue"):
+    with exits.continues():
         reproduce(chosen, folder, scope, jobs or default_jobs(), fresh=fresh)
 
 
@@ -84,9 +84,11 @@ def reproduce(
 @click.option("--data", type=FILE, help="Your records (.jsonl or .json) instead of the recipe's.")
 @click.option("--videos", type=FOLDER, help="Folder that the paths in --data start from.")
 @click.option("--model", type=FOLDER, help="Start checkpoint instead of the recipe's.")
+@json_option
 def train(
     recipe: str | None, also: str | None, profile: str, arm: str | None, seed: int, out: Path,
     resume: bool, steps: int | None, data: Path | None, videos: Path | None, model: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Train one arm.
 
@@ -102,19 +104,26 @@ def train(
 
     from repro.arm import train_arm
     from repro.doctor import require_device
+    from repro.folder import read_json
     from repro.recipe import Recipe
-    from repro.show import showing
+    from repro.show import clock, showing
 
     chosen = Recipe.load(name, profile)
     arm = arm or chosen.paper  # a paper's own method is the arm of its name
     total = steps or chosen.arm(arm).trainer.max_steps
     require_device(chosen)
-    again = exits.continues("add --resume to the same command to continue")
+    again = exits.continues(exits.resuming(resume))
     with showing(Console(stderr=True)) as show, again:
         train_arm(
             chosen, arm, seed, out, resume=resume, steps=steps, data=data, videos=videos,
             model=model, progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], total),
         )  # fmt: skip
+    done = read_json(out / "done.json")
+    if as_json:
+        show_json(done)
+        return
+    took = clock(done["seconds"])
+    click.echo(f"{arm}-s{seed}: {done['steps']} steps in {took}; model: {out / done['final']}")
 
 
 @click.command("eval")
@@ -185,7 +194,7 @@ def _evaluate(
         arm=arm or answerer.name,
         seed=seed,
     )
-    again = exits.continues("add --resume to the same command to continue")
+    again = exits.continues(exits.resuming(resume))
     with folder.writing(out, resume=resume), showing(Console(stderr=True)) as show, again:
         run = measure(
             answerer, weights, benchmark, protocol, label, out, limit=limit,

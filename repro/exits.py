@@ -18,6 +18,8 @@ from evals.errors import Failure
 
 OK, INTERNAL, BAD_INPUT, NOT_COMPARABLE, ENVIRONMENT, INCONCLUSIVE, REGRESSION = range(7)
 
+CONTINUE = "run the same command again to continue"
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -45,8 +47,9 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         return code, "; ".join(["interrupted", *getattr(error, "__notes__", ())])
     if _is_full(error):
         where = getattr(error, "filename", None) or "the output folder"
+        onward = "; ".join(getattr(error, "__notes__", ())) or CONTINUE
         return ENVIRONMENT, (
-            f"no space left on the disk of {where}; free some and run the same command again, "
+            f"no space left on the disk of {where}: free some, then {onward}; "
             "what was written stays valid"
         )
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
@@ -62,13 +65,19 @@ def _is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def continues(how: str) -> Iterator[None]:
-    """Says how to go on, should the block be interrupted."""
+def continues(how: str = CONTINUE) -> Iterator[None]:
+    """Says how to go on, should the block be interrupted or the disk be full."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        stop.add_note(how)
+    except (Exception, KeyboardInterrupt) as stop:
+        if isinstance(stop, KeyboardInterrupt) or _is_full(stop):
+            stop.add_note(how)
         raise
+
+
+def resuming(resume: bool) -> str:
+    """How a command with a --resume switch goes on; `resume`: whether it was given."""
+    return CONTINUE if resume else "add --resume to the same command to continue"
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:

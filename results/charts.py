@@ -98,6 +98,22 @@ def marker(arm: int, x: float, y: float, tip: str = "") -> str:
     )
 
 
+def region(low: float, high: float, scale: Scale, height: int, css: str = "margin") -> str:
+    """A shaded stretch of the axis, such as a margin."""
+    left, right = scale.at(low), scale.at(high)
+    width = right - left
+    return f'<rect class="{css}" x="{left:.2f}%" width="{width:.2f}%" height="{height}" rx="3"/>'
+
+
+def ring(x: float, y: float, tip: str = "") -> str:
+    """A hollow circle: a printed value beside measured ones."""
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    return (
+        f'<svg x="{x:.2f}%" y="{y:g}" class="ring" overflow="visible">'
+        f'<circle r="4.2"/>{title}</svg>'
+    )
+
+
 def track(body: str, height: int, *, zero: float | None = None, css: str = "") -> str:
     """One row of a horizontal plot."""
     line = (
@@ -167,6 +183,28 @@ def line_path(steps: Sequence[float], values: Sequence[float | None], x: Scale, 
         down = HIGH * (1 - (value - y.low) / (y.high - y.low))
         out.append(f"{pen}{across:.0f} {down:.0f}")
         pen = "L"
+    return "".join(out)
+
+
+def area_path(
+    steps: Sequence[float],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    x: Scale,
+    y: Scale,
+) -> str:
+    """Path data of a band in the stretched box; it is cut where an edge is unknown or endless."""
+    out: list[str] = []
+    run: list[tuple[float, float, float]] = []
+    for step, a, b in [*zip(steps, low, high, strict=True), (math.nan, None, None)]:
+        if a is not None and b is not None and math.isfinite(a) and math.isfinite(b):
+            run.append((step, a, b))
+            continue
+        if len(run) > 1:
+            there = line_path([s for s, _, _ in run], [v for _, _, v in run], x, y)
+            back = line_path([s for s, _, _ in run[::-1]], [v for _, v, _ in run[::-1]], x, y)
+            out.append(f"{there}L{back[1:]}Z")
+        run = []
     return "".join(out)
 
 

@@ -6,11 +6,13 @@
     <run>/tokens.json     a few completions with the scores of every token
 
 A score is the mean over questions of the mean over a question's replies, a fraction in 0..1.
-The record is written last, so a directory holds a whole run or none.
+The record is written last, so a directory holds a whole run or none. Writers of one directory
+take turns; readers wait for nobody and read again what changed under their eyes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -20,7 +22,8 @@ import os
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +34,8 @@ import numpy.typing as npt
 
 from results.schema import (
     OUTCOMES,
+    UNKNOWN,
+    VERSION,
     LedgerError,
     Record,
     Row,
@@ -46,6 +51,7 @@ from results.schema import (
 
 RECORD, ROWS, CURVES, TOKENS = "record.json", "rows.jsonl.gz", "metrics.jsonl", "tokens.json"
 LOST = ("undecodable", "timeout")  # such a question was never asked: one row stands for it
+LOCK = ".record.lock"  # of writers; gone when the last one leaves
 TOLERANCE = 5e-7  # a score stored with six decimals still verifies
 ROWS_LIMIT = 512 * 2**20  # bytes of rows after decompression; a guard against zip bombs
 
@@ -168,15 +174,36 @@ def verify(run: Run) -> list[str]:
 
 
 def load(directory: Path | str) -> list[Run]:
-    """Every run under `directory`, sorted by path. Raises LedgerError naming the file."""
-    return [read(path.parent) for path in sorted(Path(directory).rglob(RECORD))]
+    """Every run under `directory`, sorted by path; one that is just being replaced is no run.
+
+    Raises LedgerError naming the file.
+    """
+    found = []
+    for path in sorted(Path(directory).rglob(RECORD)):
+        with suppress(FileNotFoundError):
+            found.append(read(path.parent))
+    return found
 
 
 def read(directory: Path | str) -> Run:
-    """The run in `directory`; the sha256 of rows and curves must be the recorded ones."""
+    """The run in `directory`; the sha256 of rows and curves must be the recorded ones.
+
+    A writer that replaces the run meanwhile is no damage: whoever finds another record than the
+    one it began with begins again. Raises LedgerError, FileNotFoundError without a record.
+    """
     folder = Path(directory)
+    while True:
+        content = (folder / RECORD).read_bytes()
+        try:
+            return _read(folder, content)
+        except LedgerError:
+            if (folder / RECORD).is_file() and (folder / RECORD).read_bytes() == content:
+                raise
+
+
+def _read(folder: Path, content: bytes) -> Run:
     path = folder / RECORD
-    record = record_from(parse(decode(path.read_bytes(), str(path)), str(path)), str(path))
+    record = record_from(parse(decode(content, str(path)), str(path)), str(path))
     rows_path = folder / record.rows["path"]
     text = _unzip(_checked(rows_path, record.rows["sha256"]), str(rows_path))
     rows = rows_from((parse(line, str(rows_path)) for line in lines(text)), str(rows_path))
@@ -189,7 +216,7 @@ def read(directory: Path | str) -> Run:
         curves = curves_from(decode(_checked(at, record.curves["sha256"]), str(at)), str(at))
     if record.tokens is not None:
         at = folder / record.tokens["path"]
-        tokens = tokens_from(decode(at.read_bytes(), str(at)), str(at))
+        tokens = tokens_from(decode(_content(at), str(at)), str(at))
     return Run(record, rows, curves, tokens, folder)
 
 
@@ -207,14 +234,17 @@ def write(
     """File a run atomically and return it as read back; returns the same bytes for the same run.
 
     record: the fields of Record; `schema`, `n`, `samples`, `score`, `outcomes`, `by_tag`, `rows`,
-    `curves` and `tokens` are computed here, and where given they must agree with the rows.
+    `curves` and `tokens` are computed here, and where given they must agree with the rows. What a
+    host cannot tell (batch, image, gpu_hours, finished, the driver) may be left out.
     curves, tokens: a metrics.jsonl and a tokens.json to keep beside it.
     Raises LedgerError before anything is written.
     """
     folder = Path(directory)
     ordered = rows_from(rows)
     packed = _zip(ordered)
-    data: dict[str, Any] = {"schema": 1, **asdict(summarise(ordered)), **record}
+    data: dict[str, Any] = {**asdict(summarise(ordered)), **UNKNOWN, **record, "schema": VERSION}
+    if isinstance(data.get("machine"), dict):
+        data["machine"] = {"driver": None, **data["machine"]}
     files = {ROWS: packed}
     data["rows"] = {"path": ROWS, "sha256": _sha256(packed)}
     data["curves"] = data["tokens"] = None
@@ -231,11 +261,35 @@ def write(
         raise LedgerError(f"the record contradicts its rows: {'; '.join(differences)}")
     text = json.dumps({f.name: data[f.name] for f in fields(Record)}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)  # a half-replaced run must not look whole
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-    write_atomically(folder / RECORD, (text + "\n").encode("ascii"))
-    return read(folder)
+    with _turn(folder):
+        (folder / RECORD).unlink(missing_ok=True)  # a half-replaced run must not look whole
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        write_atomically(folder / RECORD, (text + "\n").encode("ascii"))
+        return _read(folder, (folder / RECORD).read_bytes())
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes into `folder`; the lock dies with its holder."""
+    path = folder / LOCK
+    while True:
+        with path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_still(path, lock.fileno()):
+                continue  # its last holder removed it while this one waited
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -285,10 +339,15 @@ def _unzip(packed: bytes, where: str) -> str:
     return decode(content, where)
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise LedgerError(f"{path} is missing, but its record names it") from None
+
+
 def _checked(path: Path, sha256: str) -> bytes:
-    if not path.is_file():
-        raise LedgerError(f"{path} is missing, but its record names it")
-    content = path.read_bytes()
+    content = _content(path)
     if _sha256(content) != sha256:
         raise LedgerError(f"{path} has changed: its sha256 is not the recorded {sha256[:12]}…")
     return content

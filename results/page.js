@@ -1,25 +1,54 @@
 "use strict";
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const pressed = (button) => button.getAttribute("aria-pressed") === "true";
 
-// Arms: a legend button shows or hides everything that carries data-arm.
+// Arms: a legend button shows or hides everything in its view that carries data-arm.
 all(".legend button").forEach((button) => button.addEventListener("click", () => {
-  const shown = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", shown);
-  all(`[data-arm="${button.value}"]`).forEach((part) => part.toggleAttribute("hidden", !shown));
+  button.setAttribute("aria-pressed", !pressed(button));
+  all(`[data-arm="${button.value}"]`, button.closest(".view")).forEach((part) =>
+    part.toggleAttribute("hidden", !pressed(button)));
 }));
 
+// Papers and words: what any filter leaves out is hidden (a cell of a table only fades).
+const filters = all(".filter button");
+function sift() {
+  const out = (kind, value) => value !== undefined
+    && filters.some((b) => b.name === kind && b.value === value && !pressed(b));
+  all("[data-paper], [data-word]").forEach((part) => {
+    const gone = out("paper", part.dataset.paper) || out("word", part.dataset.word);
+    if (part.matches("td, a")) part.classList.toggle("faded", gone);
+    else part.hidden = gone;
+  });
+  all("[data-empty]").forEach((note) => {
+    note.hidden = all("[data-word]", note.parentNode).some((part) => !part.hidden);
+  });
+}
+filters.forEach((button) => button.addEventListener("click", () => {
+  button.setAttribute("aria-pressed", !pressed(button));
+  sift();
+}));
+
+// A link into a card opens it.
+function unfold() {
+  const card = location.hash && document.getElementById(location.hash.slice(1));
+  if (!card || !card.matches("details")) return;
+  for (let part = card; part; part = part.parentElement.closest("details")) part.open = true;
+  card.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
+
 // Tabs of the token view.
-all(".tabs button").forEach((button, first) => {
-  const choose = () => all(".tabs button").forEach((other) => {
+all(".tabs").forEach((tabs) => all("button", tabs).forEach((button, first) => {
+  const choose = () => all("button", tabs).forEach((other) => {
     other.setAttribute("aria-selected", other === button);
     document.getElementById(other.value).hidden = other !== button;
   });
   button.addEventListener("click", choose);
   if (first === 0) choose();
-});
+}));
 
-// Curves: one cursor over all panels, values of the bold lines at that step.
-const data = JSON.parse(document.getElementById("curve-data")?.textContent ?? "{}");
+// Curves: one cursor over all panels of a view, values of the bold lines at that step.
 const show = (value, style) => style === "percent" ? (100 * value).toFixed(1) + " %"
   : value.toFixed(Number(style));
 const nearest = (steps, step) => steps.reduce((best, s, i) =>
@@ -31,9 +60,9 @@ function clear() {
   resting.forEach((html, line) => { line.innerHTML = html; });
 }
 
-function point(step) {
+function point(view, data, step) {
   clear();
-  for (const box of all(".plotbox")) {
+  for (const box of all(".plotbox", view)) {
     const panel = data.panels[box.dataset.panel];
     const left = (100 * (step - data.low)) / (data.high - data.low) + "%";
     const line = box.appendChild(document.createElement("i"));
@@ -43,8 +72,7 @@ function point(step) {
     readout.textContent = "step " + step;
     for (const [arm, values] of Object.entries(panel.arms)) {
       const value = values[nearest(data.arms[arm].steps, step)];
-      const button = document.querySelector(`.legend button[value="${arm}"]`);
-      if (value === null || button.getAttribute("aria-pressed") === "false") continue;
+      if (value === null || !pressed(view.querySelector(`.legend button[value="${arm}"]`))) continue;
       const dot = box.appendChild(document.createElement("i"));
       dot.className = "dot a" + arm;
       dot.style.left = left;
@@ -57,13 +85,16 @@ function point(step) {
   }
 }
 
-all(".plotbox").forEach((box) => {
-  box.addEventListener("pointermove", (event) => {
-    const area = box.getBoundingClientRect();
-    const share = Math.min(1, Math.max(0, (event.clientX - area.left) / area.width));
-    point(Math.round(data.low + share * (data.high - data.low)));
+all(".curve-data").forEach((source) => {
+  const data = JSON.parse(source.textContent), view = source.closest(".view");
+  all(".plotbox", view).forEach((box) => {
+    box.addEventListener("pointermove", (event) => {
+      const area = box.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (event.clientX - area.left) / area.width));
+      point(view, data, Math.round(data.low + share * (data.high - data.low)));
+    });
+    box.addEventListener("pointerleave", clear);
   });
-  box.addEventListener("pointerleave", clear);
 });
 
 // Token tooltips; without this script the browser shows the same text as a title.
@@ -88,4 +119,7 @@ all(".copy").forEach((button) => button.addEventListener("click", async () => {
   setTimeout(() => { button.textContent = "copy"; }, 1500);
 }));
 
-addEventListener("beforeprint", () => all("details").forEach((part) => { part.open = true; }));
+// Paper shows what a click would: everything that was measured.
+addEventListener("beforeprint", () => all('details:not([data-word="not run"])').forEach((part) => {
+  part.open = true;
+}));

@@ -1,7 +1,9 @@
 """The report: one HTML file that asks nothing of the network, and the closing table in text.
 
-    headline claim · comparisons · scores · curves · tokens · outcomes · families
-    · alarms · cost · provenance
+    of a run    headline claim · comparisons · scores · curves · envelope · tokens · outcomes
+                · families · flips · alarms · cost · history · provenance
+    of all      counts by word · scoreboard · differences with margins · the papers' claims
+                · a card per number; then every micro profile as above, in a part of its own
 
 A content security policy inside the file forbids every request; two builds are byte-identical.
 """
@@ -19,15 +21,23 @@ from results import charts
 from results.arms import START, arms, label
 from results.charts import ends, percent, signed
 from results.ledger import Run, write_atomically
+from results.scoreboard import Board
+from results.sections import board as boards
+from results.sections.cards import Command, cards, how_to_run
 from results.sections.evaluation import families, outcomes, scores
+from results.sections.evidence import flips, history
 from results.sections.headline import comparisons, hero
 from results.sections.parts import View
 from results.sections.provenance import provenance as provenance_section
+from results.sections.provenance import whole_provenance
 from results.sections.tokens import tokens
-from results.sections.training import alarms, cost, curves
+from results.sections.training import alarms, cost, curves, envelope
 from results.verdict import Claim, Policy, count, load_policy
 
-_ANCHOR = re.compile(r'<section id="([a-z]+)">')
+_SECTIONS = (
+    comparisons, scores, curves, envelope, tokens, outcomes, families, flips, alarms, cost, history,
+)  # fmt: skip
+_ANCHOR = re.compile(r'<section id="([a-z0-9_-]+)">')
 _LOGO = (
     '<svg viewBox="0 0 24 24" aria-hidden="true">'
     '<rect x="1.5" y="3.5" width="21" height="17" rx="4" fill="var(--ink)"/><g fill="var(--bg)">'
@@ -37,6 +47,7 @@ _LOGO = (
     '<path d="M9.5 12.4l3.2 3.2 6-6.6" fill="none" stroke="var(--arm2)" stroke-width="2.6" '
     'stroke-linecap="round" stroke-linejoin="round"/></svg>'
 )
+_BRAND = f'<span class="brand">{_LOGO}ReelProof</span>'
 
 
 def build(
@@ -68,21 +79,68 @@ def build(
     record = view.arms[0].runs[0].record
     title = title or f"{record.paper} \N{MIDDLE DOT} {record.profile} profile"
     partial = [run for run in runs if run.record.partial]
-    text = page(view, title, command, provenance or {}, partial)
+    body = (
+        f'<div class="top">{_BRAND}{_chips(view)}</div>'
+        f"{_view(view, title, 1, command, provenance or {}, partial)}{_footer(view.policy)}"
+    )
+    return _write(path, _document(_headline(view, title), body))
+
+
+def build_suite(
+    board: Board,
+    path: Path | str,
+    *,
+    command: str = "repro report",
+    provenance: Mapping[str, str] | None = None,
+    how: Command = how_to_run,
+) -> Path:
+    """Write the report of everything to `path` and return it: the papers' numbers, then every
+    micro profile in a part of its own.
+
+    command: what makes this report again. provenance: further facts (the lock file's hash, where
+    the SBOM lies), name to text. how: the command that fills a cell.
+    """
+    parts = "".join(part(board) for part in (boards.scoreboard, boards.differences, boards.claims))
+    parts += cards(board, how)
+    views = [
+        View(
+            arms=arms(micro.runs, micro.claims, board.policy),
+            claims=micro.claims,
+            reference=(),
+            reference_claims=(),
+            policy=board.policy,
+            key=f"{micro.paper}-{micro.benchmark}-{micro.split}-".replace("_", "-"),
+        )
+        for micro in board.micro
+    ]
+    own = "".join(
+        f'<div class="part"><p class="kicker">Our own numbers, never compared with a paper\'s</p>'
+        f"{_view(view, _title(view), 2, command, {}, ())}</div>"
+        for view in views
+    )
+    end = whole_provenance(board, command, provenance or {})
+    links = _links(parts) + "".join(
+        f'<a href="#{view.key}claims">micro: {escape(view.arms[0].runs[0].record.paper)}</a>'
+        for view in views
+    )
+    body = (
+        f'<div class="top">{_BRAND}{_totals(board)}</div>'
+        f'<div class="wide">{boards.hero(board)}</div>'
+        f'<div class="bar-sticky"><div>{boards.filters(board)}'
+        f'<nav>{links}<a href="#provenance">provenance</a></nav></div></div>'
+        f"<main>{parts}{own}{end}</main>{_footer(board.policy)}"
+    )
+    return _write(path, _document(f"{board.headline} - ReelProof", body))
+
+
+def _write(path: Path | str, text: str) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, text.encode("utf-8", "replace"))  # a lone surrogate is no text
     return target
 
 
-def page(
-    view: View,
-    title: str,
-    command: str,
-    provenance: Mapping[str, str],
-    partial: Sequence[Run] = (),
-) -> str:
-    """The whole document."""
+def _document(title: str, body: str) -> str:
     here = Path(__file__).parent
     css = (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
@@ -91,8 +149,6 @@ def page(
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
         f"script-src 'sha256-{digest}'"
     )
-    parts = (comparisons, scores, curves, tokens, outcomes, families, alarms, cost)
-    body = "".join(part(view) for part in parts) + provenance_section(view, command, provenance)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -100,22 +156,40 @@ def page(
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(_headline(view, title))}</title>
+<title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
 {css}</style>
 </head>
 <body>
-<div class="top"><span class="brand">{_LOGO}ReelProof</span>{_chips(view)}</div>
-<div class="wide">{hero(view, title)}{_partial(partial)}</div>
-{_bar(view, body)}
-<main>
-{body}</main>
-{_footer(view)}
+{body}
 <script>{script}</script>
 </body>
 </html>
 """
+
+
+def _view(
+    view: View,
+    title: str,
+    level: int,
+    command: str,
+    provenance: Mapping[str, str],
+    partial: Sequence[Run],
+) -> str:
+    """One benchmark of one paper's profile, with its own legend."""
+    body = "".join(part(view) for part in _SECTIONS) + provenance_section(view, command, provenance)
+    return (
+        f'<div class="view"><div class="wide">{hero(view, title, level)}{_partial(partial)}</div>'
+        f'{_bar(view, body)}<div class="wide">{body}</div></div>'
+    )
+
+
+def _title(view: View) -> str:
+    record = view.arms[0].runs[0].record
+    return (
+        f"{record.paper} \N{MIDDLE DOT} {record.profile} profile \N{MIDDLE DOT} {record.benchmark}"
+    )
 
 
 def summary_text(
@@ -209,10 +283,34 @@ def _bar(view: View, body: str) -> str:
         for name, arm in view.colours.items()
         if name in shown
     )
-    links = "".join(f'<a href="#{place}">{place}</a>' for place in re.findall(_ANCHOR, body))
     return (
         f'<div class="bar-sticky"><div><div class="legend" role="group" aria-label="Arms">{buttons}'
-        f"</div><nav>{links}</nav></div></div>"
+        f"</div><nav>{_links(body, view.key)}</nav></div></div>"
+    )
+
+
+def _links(body: str, key: str = "") -> str:
+    """The way around: one link per section."""
+    return "".join(
+        f'<a href="#{place}">{place.removeprefix(key).replace("-", " ")}</a>'
+        for place in re.findall(_ANCHOR, body)
+    )
+
+
+def _totals(board: Board) -> str:
+    """Of all runs: how many, until when, under which commits."""
+    runs = [run for entry in board.entries for asked in entry.asked for run in asked.runs]
+    runs += [run for micro in board.micro for run in micro.runs]
+    days = [run.record.started[:10] for run in runs]
+    commits = {run.record.git["commit"][:10] for run in runs if run.record.git["commit"]}
+    texts = [
+        count(len(board.papers), "paper"),
+        count(len(runs), "run"),
+        *([f"until {max(days)}"] if days else []),
+        *([f"commit {commits.pop()}"] if len(commits) == 1 else [count(len(commits), "commit")]),
+    ]
+    return (
+        f'<div class="chips">{"".join(f"<span class=chip>{escape(t)}</span>" for t in texts)}</div>'
     )
 
 
@@ -226,13 +324,14 @@ def _partial(partial: Sequence[Run]) -> str:
     )
 
 
-def _footer(view: View) -> str:
+def _footer(policy: Policy) -> str:
+    level = f"{100 * policy.level:.0f} %"
     return (
         "<footer><h3>How to read this</h3>"
-        f"<p><b>Over seeds</b>: {view.level} t interval of the paired differences; it answers "
+        f"<p><b>Over seeds</b>: {level} t interval of the paired differences; it answers "
         "whether the <em>method</em> is better, because two models trained by the same method "
-        f"already differ. <b>Over videos</b>: {view.level} bootstrap interval, whole videos drawn "
-        f"with replacement ({view.policy.draws:,} draws); it answers whether other questions would "
+        f"already differ. <b>Over videos</b>: {level} bootstrap interval, whole videos drawn "
+        f"with replacement ({policy.draws:,} draws); it answers whether other questions would "
         "agree.</p><p>Numbers of the micro profile are this project's own and are never compared "
         "with a paper's.</p></footer>"
     )

@@ -2,16 +2,20 @@
 
     record   identity (paper, profile, arm, benchmark, split, metric, seed), what was found
              (n, samples, score, outcomes, by_tag), with what (model, protocol, dataset, engine),
-             where and when (git, machine, seconds, started, who), and the files beside it
+             where, when and at what cost (git, image, machine, seconds, gpu_hours, started,
+             finished, who), and the files beside it
     row      one scored reply: id, k, cluster, kind, gold, prediction, outcome, score, tokens, tags
 
 Unknown keys are rejected, missing ones named, and a score above 1 is refused as a percentage.
+Version 2 added what a GPU host can tell: batch, image, driver, gpu_hours, finished; a record of
+version 1 is read with these unknown.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +24,8 @@ from typing import Any
 
 OUTCOMES = ("correct", "wrong", "unparsed", "truncated", "undecodable", "timeout")
 UNSCORED = frozenset(OUTCOMES[2:])  # no answer was read, so the score must be 0
+VERSION = 2
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
 class LedgerError(ValueError):
@@ -48,10 +54,14 @@ class Record:
     dataset: Mapping[str, str | None]
     seed: int
     engine: Mapping[str, str]
+    batch: int | None  # questions answered at once; it can flip answers
     git: Mapping[str, Any]
-    machine: Mapping[str, Any]
-    seconds: float
+    image: str | None  # digest of the container, "sha256:..."
+    machine: Mapping[str, str | None]  # cpu, gpu (count and name), driver
+    seconds: float  # of wall time
+    gpu_hours: float | None
     started: str
+    finished: str | None
     rows: Mapping[str, str]
     curves: Mapping[str, str] | None
     tokens: Mapping[str, str] | None
@@ -135,6 +145,27 @@ def _moment(value: Any, where: str) -> None:
         raise LedgerError(f"{where} is not an ISO date and time: {value!r}") from error
 
 
+def _maybe(check: Check) -> Check:
+    def optional(value: Any, where: str) -> None:
+        if value is not None:
+            check(value, where)
+
+    return optional
+
+
+def _name(value: Any, where: str) -> None:
+    """A part of a path: records come from other hosts."""
+    _is(str)(value, where)
+    if not _NAME.fullmatch(value):
+        raise LedgerError(f"{where} must be a plain name (letters, digits, _ . -), not {value!r}")
+
+
+def _digest(value: Any, where: str) -> None:
+    _is(str)(value, where)
+    if not re.fullmatch("sha256:[0-9a-f]{64}", value):
+        raise LedgerError(f"{where} must be sha256: and 64 lower-case hex digits, not {value!r}")
+
+
 def _file(value: Any, where: str) -> None:
     _is(str)(value, where)
     if value != Path(value).name or value.startswith(".") or "\\" in value:
@@ -196,12 +227,12 @@ _TEXT, _MAYBE = _is(str), _is(str, nullable=True)
 _STORED = {"path": _file, "sha256": _hex(64)}
 
 SCHEMA: Mapping[str, Check] = {
-    "schema": _one_of(1),
-    "paper": _TEXT,
-    "profile": _TEXT,
-    "arm": _TEXT,
-    "benchmark": _TEXT,
-    "split": _TEXT,
+    "schema": _one_of(VERSION),
+    "paper": _name,
+    "profile": _name,
+    "arm": _name,
+    "benchmark": _name,
+    "split": _name,
     "metric": _TEXT,
     "n": _positive,
     "samples": _positive,
@@ -214,15 +245,28 @@ SCHEMA: Mapping[str, Check] = {
     "dataset": _keys({"revision": _MAYBE, "sha256": _hex(64, nullable=True)}),
     "seed": _is(int),
     "engine": _keys({"name": _TEXT, "version": _TEXT}),
+    "batch": _maybe(_positive),
     "git": _keys({"commit": _hex(40, nullable=True), "dirty": _is(bool, nullable=True)}),
-    "machine": _keys({"cpu": _MAYBE, "gpu": _MAYBE}),
+    "image": _maybe(_digest),
+    "machine": _keys({"cpu": _MAYBE, "gpu": _MAYBE, "driver": _MAYBE}),
     "seconds": _duration,
+    "gpu_hours": _maybe(_duration),
     "started": _moment,
+    "finished": _maybe(_moment),
     "rows": _keys(_STORED),
     "curves": _keys(_STORED, nullable=True),
     "tokens": _keys({"path": _file}, nullable=True),
     "partial": _is(bool),
     "who": _TEXT,
+}
+
+#: What version 2 added, as unknown; a writer may leave these out.
+UNKNOWN: Mapping[str, None] = dict.fromkeys(("batch", "image", "gpu_hours", "finished"))
+
+FIRST_SCHEMA: Mapping[str, Check] = {
+    **{name: check for name, check in SCHEMA.items() if name not in UNKNOWN},
+    "schema": _one_of(1),
+    "machine": _keys({"cpu": _MAYBE, "gpu": _MAYBE}),
 }
 
 ROW_SCHEMA: Mapping[str, Check] = {
@@ -243,7 +287,11 @@ ROW_SCHEMA: Mapping[str, Check] = {
 
 def record_from(data: Any, where: str = "record") -> Record:
     """A validated Record. Raises LedgerError naming what is missing, unknown or out of range."""
-    _keys(SCHEMA)(data, where)
+    if isinstance(data, dict) and data.get("schema") == 1:
+        _keys(FIRST_SCHEMA)(data, where)
+        data = {**data, **UNKNOWN, "machine": {**data["machine"], "driver": None}}
+    else:
+        _keys(SCHEMA)(data, where)
     return Record(**data)
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads are slower, not faster
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children would inherit it ignored
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from evals import microworld
 
 if TYPE_CHECKING:
     from evals.vlm import VLM
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children would inherit it ignored
 
 #: What the student's tokenizer is trained on: the words of microworld and of the trained format.
 TEXTS = (

@@ -37,13 +37,13 @@ def scores(view: View) -> str:
     if view.reference:
         inside = card(_score_table(view.reference, view))
         body += f"<details><summary>The table of the reference runs</summary>{inside}</details>"
-    return section("scores", "Scores", text, body)
+    return section(view, "scores", "Scores", text, body)
 
 
 def _score_table(arms: Sequence[Arm], view: View) -> str:
     measured = {id(run): run_score(run, view.policy) for arm in arms for run in arm.runs}
     every = [*measured.values(), *(arm.score for arm in arms)]
-    scale = charts.scale_over([end for i in every for end in (i.low, i.high)])
+    scale = charts.scale_over([v for i in every for v in (i.estimate, i.low, i.high)])
     rows = []
     for arm in arms:
         rows.append(_arm_row(arm, scale, view))
@@ -129,7 +129,7 @@ def outcomes(view: View) -> str:
         "Every reply has one outcome and none is dropped; whatever gave no answer counts as wrong. "
         "Counts are over all seeds of an arm."
     )
-    return section("outcomes", "Outcomes", text, card(table(headings, rows)))
+    return section(view, "outcomes", "Outcomes", text, card(table(headings, rows)))
 
 
 def families(view: View) -> str:
@@ -139,7 +139,7 @@ def families(view: View) -> str:
         return ""
     found = {arm.name: tag_scores(arm, tag, view.policy) for arm in view.arms}
     every = [interval for scores in found.values() for interval in scores.values()]
-    scale = charts.scale_over([end for i in every for end in (i.low, i.high)])
+    scale = charts.scale_over([v for i in every for v in (i.estimate, i.low, i.high)])
     sizes = Counter(tags[tag] for tags in view.arms[0].runs[0].items.tags if tag in tags)
     cards = []
     for value in sorted(sizes):
@@ -147,7 +147,7 @@ def families(view: View) -> str:
         cards.append(_family(value, sizes[value], own, scale, view))
     text = f"{escape(sentence(view.metric))} Mean over seeds, intervals over videos; one axis."
     body = f'<div class="grid three">{"".join(cards)}</div>'
-    return section("families", f"By {escape(tag)}", text, body)
+    return section(view, "families", f"By {escape(tag)}", text, body)
 
 
 def _family(

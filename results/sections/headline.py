@@ -24,8 +24,8 @@ from results.sections.parts import (
 from results.verdict import Claim, count
 
 
-def hero(view: View, title: str) -> str:
-    """The question, the word, and the forest plots behind it."""
+def hero(view: View, title: str, level: int = 1) -> str:
+    """The question, the word, and the forest plots behind it; level: of the heading."""
     record = view.arms[0].runs[0].record
     lede = (
         "Both arms start from one checkpoint and are trained on the same data; each seed trains "
@@ -41,7 +41,7 @@ def hero(view: View, title: str) -> str:
         if twin is not None:
             cards += claim_card(twin, "Committed reference runs", view.reference, scale, view)
     return (
-        f'<div class="hero"><p class="kicker">{escape(title)}</p><h1>{question}</h1>'
+        f'<div class="hero"><p class="kicker">{escape(title)}</p><h{level}>{question}</h{level}>'
         f'<p class="lede">{lede}</p><div class="grid two verdicts">{cards}</div></div>'
     )
 
@@ -140,7 +140,7 @@ def comparisons(view: View) -> str:
         ("Over videos", "num"),
         ("Over seeds", "num"),
     )
-    return section("claims", "What is claimed", text, card(table(headings, rows)))
+    return section(view, "claims", "What is claimed", text, card(table(headings, rows)))
 
 
 def _comparison(

@@ -12,23 +12,37 @@ from results.charts import MINUS
 from results.verdict import Claim, Policy
 
 _STROKE = 'fill="none" stroke="currentColor" stroke-width="2"'
-_ICONS = {
-    "holds": f'<path d="M3 8.5l3.2 3.2L13 4.8" {_STROKE}/>',
-    "reversed": f'<path d="M8 2.5v10M3.8 8.6L8 12.8l4.2-4.2" {_STROKE}/>',
-    "undecided": f'<path d="M2 6.2c2-2 4-2 6 0s4 2 6 0M2 11c2-2 4-2 6 0s4 2 6 0" {_STROKE}/>',
-    "not run": f'<circle cx="8" cy="8" r="5.2" stroke-dasharray="2.6 2.2" {_STROKE}/>',
+_SHAPES = {
+    "check": "M3 8.5l3.2 3.2L13 4.8",
+    "down": "M8 2.5v10M3.8 8.6L8 12.8l4.2-4.2",
+    "up": "M8 13.5v-10M3.8 7.4L8 3.2l4.2 4.2",
+    "waves": "M2 6.2c2-2 4-2 6 0s4 2 6 0M2 11c2-2 4-2 6 0s4 2 6 0",
+    "unequal": "M2.8 6h10.4M2.8 10h10.4M10.6 2.8L5.4 13.2",
+    "warning": "M8 2.6L14 13.2H2zM8 6.6v3M8 11.2v.6",
 }
+_MARKS = {
+    "reproduced": "check", "holds": "check", "inside": "check",
+    "below": "down", "reversed": "down", "outside": "down",
+    "above": "up",
+    "within noise": "waves", "undecided": "waves", "open": "waves",
+    "not comparable": "unequal",
+    "failed": "warning",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class View:
-    """What the sections show. `colours` gives every arm its class and shape, 0 is the start."""
+    """What the sections show. `colours` gives every arm its class and shape, 0 is the start.
+
+    key: begins the anchors of this view, where one page shows several.
+    """
 
     arms: tuple[Arm, ...]
     claims: tuple[Claim, ...]
     reference: tuple[Arm, ...]
     reference_claims: tuple[Claim, ...]
     policy: Policy
+    key: str = ""
 
     @property
     def colours(self) -> Mapping[str, int]:
@@ -52,14 +66,22 @@ class View:
 
 
 def icon(name: str) -> str:
-    """The sign of a word."""
-    return f'<svg viewBox="0 0 16 16" aria-hidden="true">{_ICONS[name]}</svg>'
+    """The sign of a word; a dashed circle for whatever was not run."""
+    shape = f'<circle cx="8" cy="8" r="5.2" stroke-dasharray="2.6 2.2" {_STROKE}/>'
+    if name in _MARKS:
+        shape = f'<path d="{_SHAPES[_MARKS[name]]}" {_STROKE}/>'
+    return f'<svg viewBox="0 0 16 16" aria-hidden="true">{shape}</svg>'
+
+
+def word_badge(word: str, text: str = "") -> str:
+    """A word with its icon: colour is never alone. text: the word with what qualifies it."""
+    css = word.replace(" ", "-")
+    return f'<span class="word w-{css}">{icon(word)}{escape(text or word)}</span>'
 
 
 def badge(claim: Claim) -> str:
-    """The word with its icon: colour is never alone."""
-    css = claim.word.replace(" ", "-")
-    return f'<span class="word w-{css}">{icon(claim.word)}{escape(claim.text)}</span>'
+    """The word of a claim."""
+    return word_badge(claim.word, claim.text)
 
 
 def swatch(colour: int) -> str:
@@ -77,11 +99,33 @@ def card(body: str, css: str = "") -> str:
     return f'<div class="card {css}">{body}</div>'
 
 
-def section(ident: str, title: str, text: str, body: str) -> str:
+def section(view: View, ident: str, title: str, text: str, body: str) -> str:
     """One anchored section; `text` is a sentence or two of HTML under the title."""
+    return titled(f"{view.key}{ident}", title, text, body)
+
+
+def titled(ident: str, title: str, text: str, body: str) -> str:
+    """A section outside any view."""
     lede = f"<p>{text}</p>" if text else ""
     head = f'<div class="head"><h2>{title}</h2>{lede}</div>'
     return f'<section id="{ident}">{head}{body}</section>\n'
+
+
+def more(title: str, body: str) -> str:
+    """Something that unfolds."""
+    return f"<details><summary>{title}</summary>{body}</details>"
+
+
+def copyable(command: str) -> str:
+    """A command with a copy button."""
+    button = '<button class="copy">copy</button>'
+    return f'<div class="command"><code>{escape(command)}</code>{button}</div>'
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and HTML; empty values are left out."""
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{text}</dd>" for name, text in pairs if text)
+    return f"<dl>{items}</dl>"
 
 
 def table(headings: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:

@@ -10,35 +10,69 @@ from typing import Any
 from results.arms import label
 from results.charts import percent
 from results.ledger import Run
-from results.sections.parts import View, card, cell, clock, number, row, section, table
-from results.verdict import count
+from results.schema import Record
+from results.scoreboard import Board
+from results.sections.parts import (
+    View,
+    card,
+    cell,
+    clock,
+    copyable,
+    facts,
+    more,
+    number,
+    row,
+    section,
+    table,
+    titled,
+)
+from results.verdict import Policy, count
 
 
-def provenance(view: View, command: str, more: Mapping[str, str]) -> str:
+def provenance(view: View, command: str, further: Mapping[str, str]) -> str:
     """The command, the facts of the records, every run with its hashes, rules and protocols."""
     runs = [run for arm in view.arms for run in (*arm.runs, *arm.greedy)]
     records = [run.record for run in runs]
     first = records[0]
-    facts: dict[str, Iterable[str]] = {
+    known: dict[str, Iterable[str]] = {
         "benchmark": [f"{first.benchmark}, split {first.split}, {first.n:,} questions"],
         "data set": {_revision(record.dataset) for record in records},
         "protocol": {f"{run.record.protocol_hash} ({_decoding(run)})" for run in runs},
         "code": {_commit(record.git) for record in records},
         "engine": {f"{r.engine['name']}, {r.engine['version']}" for r in records},
         "machine": {", ".join(str(v) for v in r.machine.values() if v) for r in records},
+        "image": {record.image or "" for record in records},
+        "GPU time": [_gpu_hours(records)],
         "run by": {record.who for record in records},
-        **{name: [text] for name, text in more.items()},
+        **{name: [text] for name, text in further.items()},
     }
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{'<br>'.join(escape(v) for v in sorted(values) if v)}</dd>"
-        for name, values in facts.items()
+    items = facts(
+        (name, "<br>".join(escape(value) for value in sorted(values) if value))
+        for name, values in known.items()
     )
-    copy = ""
-    if command:
-        button = '<button class="copy">copy</button>'
-        copy = f'<div class="command"><code>{escape(command)}</code>{button}</div>'
-    body = f"{copy}<dl>{items}</dl>{_run_list(runs)}{_rules(view)}{_protocols(runs)}"
-    return section("provenance", "Provenance", "", card(body))
+    copy = copyable(command) if command else ""
+    body = f"{copy}{items}{_run_list(runs)}{_rules(view.policy)}{_protocols(runs)}"
+    return section(view, "provenance", "Provenance", "", card(body))
+
+
+def whole_provenance(board: Board, command: str, further: Mapping[str, str]) -> str:
+    """Of the page with everything: the command, what ran where, and the rules."""
+    runs = [run for entry in board.entries for asked in entry.asked for run in asked.runs]
+    runs += [run for micro in board.micro for run in micro.runs]
+    records = [run.record for run in runs]
+    found = {
+        "code": sorted({_commit(record.git) for record in records}),
+        "images": sorted({record.image for record in records if record.image}),
+        "engines": sorted({f"{r.engine['name']}, {r.engine['version']}" for r in records}),
+        "machines": sorted({", ".join(v for v in r.machine.values() if v) for r in records}),
+        "GPU time": [_gpu_hours(records)],
+        "run by": sorted({record.who for record in records}),
+        **{name: [text] for name, text in further.items()},
+    }
+    body = copyable(command) + facts(
+        (name, "<br>".join(escape(text) for text in texts if text)) for name, texts in found.items()
+    )
+    return titled("provenance", "Provenance", "", card(body + _rules(board.policy)))
 
 
 def _run_list(runs: Sequence[Run]) -> str:
@@ -67,16 +101,16 @@ def _run_list(runs: Sequence[Run]) -> str:
         ("Evaluation", "num"),
         ("Started", ""),
     )
-    return _more("Every run, with the hashes of its weights and rows", table(headings, rows))
+    return more("Every run, with the hashes of its weights and rows", table(headings, rows))
 
 
-def _rules(view: View) -> str:
+def _rules(policy: Policy) -> str:
     rules = "".join(
-        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{getattr(view.policy, name):,} "
+        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{getattr(policy, name):,} "
         f'<span class="soft">{escape(source)}</span></dd>'
-        for name, source in view.policy.sources.items()
+        for name, source in policy.sources.items()
     )
-    return _more("The rules of the verdicts", f"<dl>{rules}</dl>")
+    return more("The rules of the verdicts", f"<dl>{rules}</dl>")
 
 
 def _protocols(runs: Sequence[Run]) -> str:
@@ -85,11 +119,7 @@ def _protocols(runs: Sequence[Run]) -> str:
         f"{name}\n{json.dumps(by_hash[name], indent=2, ensure_ascii=False)}"
         for name in sorted(by_hash)
     ]
-    return _more("The protocols", f"<pre>{escape(chr(10).join(texts))}</pre>")
-
-
-def _more(title: str, body: str) -> str:
-    return f"<details><summary>{title}</summary>{body}</details>"
+    return more("The protocols", f"<pre>{escape(chr(10).join(texts))}</pre>")
 
 
 def _decoding(run: Run) -> str:
@@ -102,6 +132,11 @@ def _revision(dataset: Mapping[str, str | None]) -> str:
     sha = dataset["sha256"]
     parts = (dataset["revision"], f"sha256 {sha[:16]}" if sha else None)
     return " ".join(part for part in parts if part)
+
+
+def _gpu_hours(records: Sequence[Record]) -> str:
+    hours = [record.gpu_hours for record in records if record.gpu_hours is not None]
+    return f"{sum(hours):.1f} GPU hours over {count(len(hours), 'run')}" if hours else ""
 
 
 def _commit(git: Mapping[str, Any]) -> str:

@@ -39,12 +39,12 @@ def tokens(view: View) -> str:
     method = view.claims[0].method if view.claims else ""
     order = sorted(views, key=lambda name: name != method)  # the method first
     buttons = "".join(
-        f'<button role="tab" aria-selected="true" value="tokens-{view.colours[name]}">'
+        f'<button role="tab" aria-selected="true" value="{view.key}tokens-{view.colours[name]}">'
         f"{views[name][0]}</button>"
         for name in order
     )
     cards = "".join(
-        f'<div id="tokens-{view.colours[name]}">{_token_view(*views[name][1:])}</div>'
+        f'<div id="{view.key}tokens-{view.colours[name]}">{_token_view(*views[name][1:])}</div>'
         for name in order
     )
     everything = f" In {' and '.join(plain)} every token enters the loss." if plain else ""
@@ -53,7 +53,7 @@ def tokens(view: View) -> str:
         f"not; point at a token for its scores.{everything}"
     )
     body = f'<div class="tabs" role="tablist">{buttons}</div>{cards}'
-    return section("tokens", "Which tokens were chosen", text, body)
+    return section(view, "tokens", "Which tokens were chosen", text, body)
 
 
 def chosen_by(token: Mapping[str, Any]) -> str:

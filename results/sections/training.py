@@ -12,7 +12,10 @@ from typing import Any
 from results import charts
 from results.arms import Arm, label
 from results.charts import MINUS
+from results.envelope import METRICS, WINDOW, check
+from results.envelope import alarms as alarms_of
 from results.ledger import Run
+from results.policy import Policy
 from results.sections.parts import (
     View,
     card,
@@ -22,9 +25,12 @@ from results.sections.parts import (
     number,
     row,
     section,
+    sentence,
     swatch,
     table,
+    word_badge,
 )
+from results.stats import prediction_interval
 from results.verdict import count
 
 _POINTS = 300  # per drawn curve; longer runs are averaged into that many steps
@@ -57,6 +63,15 @@ class Curve:
     mean: tuple[float | None, ...]
 
 
+@dataclass(frozen=True)
+class Band:
+    """Where a further run would be at each step; None where a seed has a gap."""
+
+    steps: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
 def curve(arm: Arm, key: str, window: int) -> Curve | None:
     """The curve of `key`, or None when no run of the arm has it.
 
@@ -74,6 +89,24 @@ def curve(arm: Arm, key: str, window: int) -> Curve | None:
     return Curve(centres, seeds, tuple(charts.smoothed(mean, window)))
 
 
+def band(drawn: Curve, window: int, policy: Policy) -> Band | None:
+    """The envelope of a curve's seeds, each smoothed as the mean is; None with too few seeds."""
+    if len(drawn.seeds) < policy.minimum_seeds:
+        return None
+    smooth = [charts.smoothed(seed, window) for seed in drawn.seeds]
+    places = range(len(drawn.steps))
+    columns = [[v for seed in smooth if (v := seed[i]) is not None] for i in places]
+    found = [
+        prediction_interval(column, policy.level) if len(column) == len(smooth) else None
+        for column in columns
+    ]
+    return Band(
+        drawn.steps,
+        tuple(interval.low if interval else None for interval in found),
+        tuple(interval.high if interval else None for interval in found),
+    )
+
+
 def curves(view: View) -> str:
     """Reward, accuracy, length, KL and kept share of all arms, with one cursor over all panels."""
     longest = max(len(run.curves) for arm in view.arms for run in arm.runs)
@@ -89,7 +122,7 @@ def curves(view: View) -> str:
     x = charts.Scale(min(steps), max(max(steps), min(steps) + 1))
     y = {key: charts.scale_over(_values(drawn)) for key, drawn in found.items()}
     panels = "".join(
-        _panel(key, title, unit, style, found[key], x, y[key], view)
+        _panel(key, title, unit, style, found[key], _bands(key, window, view), x, y[key], view)
         for key, title, unit, style in _PANELS
         if key in found
     )
@@ -97,10 +130,63 @@ def curves(view: View) -> str:
     moving = f", a moving average over {window * stride} steps" if window > 1 else ""
     text = (
         f"Thin lines are seeds, the bold line is their mean{moving}; the numbers are its end. "
-        "Point at a panel to read all of them at that step."
+        f"Point at a panel to read all of them at that step.{_shading(view)}"
     )
     body = f'<div class="grid three">{panels}</div>{_data(found, x, y, view)}'
-    return section("curves", "Training", text, body)
+    return section(view, "curves", "Training", text, body)
+
+
+def _bands(key: str, window: int, view: View) -> dict[int, Band]:
+    """Envelopes of the reference runs where they are shown, else of these runs."""
+    if key not in METRICS:
+        return {}
+    found = {}
+    for arm in view.reference or view.arms:
+        drawn = curve(arm, key, window)
+        wide = max(window, 1 + 2 * round(WINDOW * len(drawn.steps) / 2)) if drawn else 1
+        if drawn and (shade := band(drawn, wide, view.policy)):
+            found[view.colours[arm.name]] = shade
+    return found
+
+
+def _shading(view: View) -> str:
+    arms = view.reference or view.arms
+    seeds = max(len(_trained(arm)) for arm in arms)
+    if seeds < view.policy.minimum_seeds:
+        return ""
+    whose = "reference seeds" if view.reference else "seeds"
+    return f" Shaded: where a further run would be, {view.level}, from {seeds} {whose}."
+
+
+def envelope(view: View) -> str:
+    """Each fresh run against the band of the reference seeds; nothing without references."""
+    references = {arm.name: _trained(arm) for arm in view.reference}
+    rows = []
+    for arm in view.arms:
+        for run in _trained(arm):
+            known = references.get(arm.name, [])
+            others = [r for r in known if r.record.seed != run.record.seed]  # not against itself
+            known = others if len(others) >= view.policy.minimum_seeds else known
+            if not known:
+                continue
+            steps = min(r.curves[-1]["step"] for r in known)
+            found = check(run.curves, [r.curves for r in known], steps, view.policy)
+            colour = view.colours[arm.name]
+            cells = [
+                cell(f"{swatch(colour)}{escape(arm.label)}, seed {run.record.seed}", "nowrap"),
+                cell(word_badge(found.word)),
+                cell(escape(sentence(found.reason)), "soft"),
+                number(f"{len(found.checks)}"),
+            ]
+            rows.append(row(cells, arm=colour))
+    if not rows:
+        return ""
+    text = (
+        "Reward, accuracy, length and KL at 10, 25 and 50 % of the steps against the band of the "
+        "reference seeds, corrected for looking that often."
+    )
+    headings = (("Run", ""), ("", ""), ("", ""), ("Checks", "num"))
+    return section(view, "envelope", "As the references learned", text, card(table(headings, rows)))
 
 
 def _data(
@@ -122,7 +208,7 @@ def _data(
                 arms[str(arm)] = {"label": label(name), "steps": drawn[arm].steps}
     data = {"low": x.low, "high": x.high, "arms": arms, "panels": panels}
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return f'<script type="application/json" id="curve-data">{text}</script>'
+    return f'<script type="application/json" class="curve-data">{text}</script>'
 
 
 def _panel(
@@ -131,6 +217,7 @@ def _panel(
     unit: str,
     style: str,
     drawn: Mapping[int, Curve],
+    bands: Mapping[int, Band],
     x: charts.Scale,
     y: charts.Scale,
     view: View,
@@ -138,6 +225,11 @@ def _panel(
     lines = "".join(
         f'<line class="gridline" x2="{charts.WIDE}" y1="{h:.1f}" y2="{h:.1f}"/>'
         for h in (charts.HIGH * (1 - y.at(tick) / 100) for tick in y.ticks(4))
+    )
+    lines += "".join(
+        f'<path class="shade a{arm}" data-arm="{arm}" '
+        f'd="{charts.area_path(b.steps, b.low, b.high, x, y)}"/>'
+        for arm, b in bands.items()
     )
     lines += "".join(
         f'<path class="seed a{arm}" data-arm="{arm}" d="{charts.line_path(c.steps, seed, x, y)}"/>'
@@ -180,7 +272,7 @@ def alarms(view: View) -> str:
     rows = []
     for arm, run in trained:
         colour = view.colours[arm.name]
-        for name, at in sorted(alarm_steps(run).items()):
+        for name, at in alarms_of(run.curves, view.policy).items():
             cells = [
                 cell(f"{swatch(colour)}{escape(arm.label)}, seed {run.record.seed}", "nowrap"),
                 cell(f'<b>{escape(name)}</b> <span class="soft">{_ALARMS.get(name, "")}</span>'),
@@ -190,18 +282,9 @@ def alarms(view: View) -> str:
             rows.append(row(cells, arm=colour))
     if not rows:
         body = card(f"{icon('holds')}<span>No alarm: {watched}.</span>", "ok")
-        return section("alarms", "Alarms", "", body)
+        return section(view, "alarms", "Alarms", "", body)
     headings = (("Run", ""), ("Alarm", ""), ("Steps", "num"), ("At step", ""))
-    return section("alarms", "Alarms", f"{watched}.", card(table(headings, rows)))
-
-
-def alarm_steps(run: Run) -> dict[str, list[int]]:
-    """Steps at which each alarm was raised."""
-    found: dict[str, list[int]] = {}
-    for line in run.curves:
-        for name in line.get("alarms") or ():
-            found.setdefault(str(name), []).append(line["step"])
-    return found
+    return section(view, "alarms", "Alarms", f"{watched}.", card(table(headings, rows)))
 
 
 def spans(steps: Sequence[int]) -> str:
@@ -254,7 +337,7 @@ def cost(view: View) -> str:
         "Means per run, on the machine named below. Tokens are those the language model forwarded; "
         "evaluation includes the greedy replies."
     )
-    return section("cost", "Cost", text, card(table(headings, rows)))
+    return section(view, "cost", "Cost", text, card(table(headings, rows)))
 
 
 def _arm_cost(arm: Arm) -> dict[str, float]:

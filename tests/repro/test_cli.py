@@ -250,9 +250,7 @@ def test_a_real_model_on_your_own_films(records: Path, tmp_path: Path, checkpoin
     assert record["protocol"]["max_frames"] == 8
 
 
-def test_your_own_films_without_a_recipe(
-    records: Path, tmp_path: Path, checkpoint: Path
-) -> None:
+def test_your_own_films_without_a_recipe(records: Path, tmp_path: Path, checkpoint: Path) -> None:
     """Asked as Video-R1 asks; and a folder that holds no such films is said, not just scored 0."""
     words = ("--videos", tmp_path, "--limit", 2)
     result = run(*ask(records, tmp_path / "out", str(checkpoint), *words))
@@ -271,10 +269,14 @@ def test_training_on_your_own_records(records: Path, tmp_path: Path, checkpoint:
     words = ("--data", records, "--model", checkpoint, "--steps", 1, "--out", out)
     result = run("train", "--recipe", "ktr", *words)
     assert result.exit_code == 0, (result.output, result.exception)
+    assert "ktr-s0: 1 steps in 0:" in result.output and f"model: {out / 'final'}" in result.output
     begun = json.loads((out / "provenance.json").read_text())
     assert (begun["arm"], begun["data"]["name"], begun["steps"]) == ("ktr", "jsonl", 1)
     assert (out / "final" / "config.json").exists()
-    assert json.loads((out / "done.json").read_text())["steps"] == 1
+    done = json.loads((out / "done.json").read_text())
+    assert done["steps"] == 1
+    again = run("train", "--recipe", "ktr", *words, "--resume", "--json")
+    assert json.loads(again.stdout) == done, "finished, and not repeated"
     assert "is not empty: --resume" in fails(2, "train", "--recipe", "ktr", *words)
 
 

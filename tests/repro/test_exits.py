@@ -13,7 +13,7 @@ import pytest
 
 from evals.errors import BadInput, EnvironmentFault, NotComparable, TimedOut, Undecodable
 from repro import exits, folder
-from repro.exits import Interrupted, StageFailed, continues, explain
+from repro.exits import Interrupted, StageFailed, continues, explain, resuming
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,11 @@ def test_a_full_disk_names_the_path_and_the_way_on() -> None:
     found = explain(caught.value)
     assert found is not None
     assert found[0] == 4 and "/runs/rows" in found[1] and "run the same command again" in found[1]
+    with pytest.raises(OSError), continues(resuming(False)):
+        raise caught.value
+    found = explain(caught.value)
+    assert found is not None and "free some, then add --resume to the same command" in found[1]
+    assert "run the same command again" in resuming(True)
 
 
 def test_an_interruption_says_how_to_continue() -> None:

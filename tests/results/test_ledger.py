@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +162,7 @@ def test_bad_curves_are_named(text: str, message: str) -> None:
         ({"by_tag": {"f": {"a": {"n": 1, "score": 0.5, "x": 1}}}}, "unknown keys: x"),
         ({"outcomes": {"right": 3}}, "unknown keys: right"),
         ({"outcomes": {"correct": -1}}, "cannot be negative"),
-        ({"schema": 2}, "schema is 2, expected 1"),
+        ({"schema": 3}, "schema is 3, expected 2"),
         ({"seed": "0"}, "seed must be int, not str"),
         ({"seed": True}, "seed must be int, not bool"),
         ({"partial": 0}, "partial must be bool"),
@@ -254,7 +256,9 @@ def test_changed_rows_are_noticed(filed: Path) -> None:
         ledger.read(filed)
 
 
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 5000)[:-9], b""])
+@pytest.mark.parametrize(
+    "packed", [b"no gzip", gzip.compress(b"x" * 5000)[:-9], b""], ids=["text", "cut", "empty"]
+)
 def test_damaged_rows_are_named(filed: Path, packed: bytes) -> None:
     (filed / "rows.jsonl.gz").write_bytes(packed)
     edit(filed, rows={"path": "rows.jsonl.gz", "sha256": ledger._sha256(packed)})
@@ -336,3 +340,51 @@ def test_an_interrupted_rewrite_leaves_no_record(
     with pytest.raises(OSError, match="No space"):
         ledger.write(identity(), [*ROWS, row(id="q9"), row(id="q9", k=1)], filed)
     assert ledger.load(filed) == []  # new rows beside an old record would look like damage
+
+
+# --- several processes ---------------------------------------------------------------------
+
+WRITER = """
+import json, sys
+from results import ledger
+identity, rows, folder, seed, times = json.loads(sys.argv[1])
+for turn in range(times):
+    n = 2 + (seed + turn) % 5
+    own = [{**row, "id": f"{row['id']}-{i}"} for i in range(n) for row in rows]
+    run = ledger.write({**identity, "seed": seed}, own, folder)
+    assert run.record.seed == seed and run.record.n == 2 * n, "another writer's run came back"
+"""
+
+
+def test_writers_of_one_place_take_turns_and_readers_see_whole_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "place"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, json.dumps([identity(), ROWS, str(folder), seed, 8])],
+            cwd=Path(ledger.__file__).parents[1],
+        )
+        for seed in range(3)
+    ]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        for run in ledger.load(tmp_path / "runs"):  # never half of one and half of another
+            assert ledger.verify(run) == []
+            seen.add((run.record.seed, run.record.n))
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert len(seen) >= 2
+    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "rows.jsonl.gz"]
+    assert ledger.verify(ledger.read(folder)) == []
+
+
+def test_a_dead_writers_lock_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ledger.LOCK).touch()
+    assert ledger.write(identity(), ROWS, tmp_path / "run").record.n == 2
+    assert not (tmp_path / "run" / ledger.LOCK).exists()
+
+
+def test_damage_is_no_race(filed: Path) -> None:
+    """A reader that finds the same record twice stops reading again."""
+    (filed / "rows.jsonl.gz").write_bytes(b"damaged")
+    with pytest.raises(LedgerError, match="has changed"):
+        ledger.load(filed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from results import ledger, report, verdict
+from results import ledger, publish, report, verdict
 from results.arms import arms
 from results.schema import LedgerError
+from results.scoreboard import Board
 from results.sections.tokens import chosen_by
-from results.sections.training import alarm_steps, curve, spans
+from results.sections.training import band, curve, spans
 
 POLICY = verdict.load_policy()
+ROOT = Path(report.__file__).parents[1]
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br"}
 
@@ -93,8 +96,8 @@ def test_every_element_closes_and_every_id_is_one(html: str) -> None:
     assert found.open == []
     assert len(found.ids) == len(set(found.ids))
     assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
-    wanted = {"claims", "scores", "curves", "tokens", "outcomes", "families", "alarms", "cost"}
-    assert wanted < set(found.ids)
+    wanted = {"claims", "scores", "curves", "tokens", "outcomes", "families", "flips", "alarms"}
+    assert wanted | {"cost", "provenance"} < set(found.ids)
 
 
 def test_two_builds_are_the_same_bytes(suite: list[ledger.Run], tmp_path: Path, html: str) -> None:
@@ -134,6 +137,8 @@ def test_reference_runs_stand_beside(
     assert "Committed reference runs" in text and 'class="word w-holds"' in text
     assert text.count('class="card claim"') == 2
     assert "The table of the reference runs" in text
+    assert 'id="envelope"' in text and text.count('class="word w-inside"') == 4
+    assert "from 3 reference seeds" in text
 
 
 def test_partial_runs_are_named_and_left_out(
@@ -165,6 +170,87 @@ def test_a_lone_run_without_curves_tokens_or_claims(
     report.build([run], (), tmp_path / "r.html", title="A title")
     found = outline((tmp_path / "r.html").read_text())
     assert "A title" in found.text and "curves" not in found.ids and "tokens" not in found.ids
+
+
+# --- everything ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everything(board: Board, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("suite") / "report.html"
+    report.build_suite(board, path, provenance={"lock file": "sha256 abc"})
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_whole_report_is_one_small_sound_file(everything: str) -> None:
+    assert len(everything.encode()) < 2_000_000
+    found = outline(everything)
+    assert found.open == [] and len(found.ids) == len(set(found.ids))
+    assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
+    assert {"scoreboard", "differences", "paper-claims", "numbers", "provenance"} < set(found.ids)
+    assert not re.search(r"(src|href|@import|url\()[^>]{0,40}http", everything)
+    assert "default-src 'none'" in everything
+
+
+def test_the_whole_report_twice_is_the_same_bytes(
+    paper_suite: Path, everything: str, tmp_path: Path
+) -> None:
+    board, _ = publish.load_board(ROOT, paper_suite)
+    report.build_suite(board, tmp_path / "a.html", provenance={"lock file": "sha256 abc"})
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == everything
+
+
+def test_every_word_has_its_number_and_its_icon(everything: str, board: Board) -> None:
+    text = " ".join("".join(outline(everything).text).split())
+    assert board.headline in text
+    for word in ("reproduced", "below", "above", "within noise", "failed", "not run"):
+        css = word.replace(" ", "-")
+        assert re.search(rf'class="word w-{css}"><svg[^>]*><(path|circle)', everything), word
+    assert "not comparable (prompt)" in text
+    assert "Prompt think, the paper has unstated, assumed video-r1." in text
+    assert "repro reproduce ktr --profile paper --stage score-released" in text
+    assert "89 numbers not run" not in text and "31 numbers not run" in text
+    assert "CUDA out of memory" in text and "sha256 abc" in text
+
+
+def test_micro_and_paper_never_share_a_table(everything: str) -> None:
+    paper, micro = everything.split('<div class="part">')
+    for place, other in ((paper, "microworld"), (micro, "Video-KTR, ")):
+        for found in re.findall(r"<table.*?</table>", place, re.S):
+            assert other not in found
+
+
+def test_without_any_run_the_report_says_what_is_missing(tmp_path: Path) -> None:
+    board, _ = publish.load_board(ROOT, tmp_path / "none")
+    report.build_suite(board, tmp_path / "r.html")
+    text = "".join(outline((tmp_path / "r.html").read_text()).text)
+    assert "No cell counts yet" in text and "No printed number has been measured" in text
+    assert "paper-claims" not in outline((tmp_path / "r.html").read_text()).ids
+
+
+def test_what_a_stranger_wrote_stays_text(board: Board, tmp_path: Path) -> None:
+    """Into a record, into a row: everything is escaped."""
+    entry = next(e for e in board.entries if e.shown.verdict.word == "reproduced")
+    first = entry.shown.runs[0]
+    evil = {"reply": EVIL, "prediction": EVIL, "gold": EVIL, "id": EVIL, "tags": {EVIL: EVIL}}
+    rows = tuple(dataclasses.replace(row, **evil) for row in first.rows[:1])
+    record = dataclasses.replace(
+        first.record,
+        who=EVIL,
+        engine={"name": EVIL, "version": EVIL},
+        machine={"cpu": EVIL, "gpu": EVIL, "driver": EVIL},
+    )
+    asked = dataclasses.replace(entry.shown, runs=(ledger.Run(record, rows),))
+    field = dataclasses.replace(asked.verdict.fields[0], ours=EVIL, paper=EVIL, source=EVIL)
+    verdict = dataclasses.replace(asked.verdict, fields=(field,), reason=EVIL, excluded=(EVIL,))
+    asked = dataclasses.replace(asked, verdict=verdict)
+    part = dataclasses.replace(board.papers[1], entries=(dataclasses.replace(entry, score=asked),))
+    report.build_suite(
+        dataclasses.replace(board, papers=(part,)), tmp_path / "r.html", provenance={EVIL: EVIL}
+    )
+    text = (tmp_path / "r.html").read_text()
+    assert EVIL not in text and outline(text).open == []
+    assert "".join(outline(text).text).count(EVIL) >= 10
 
 
 # --- escaping ------------------------------------------------------------------------------
@@ -200,7 +286,7 @@ def test_a_reply_with_a_script_stays_text(maker: Callable[..., ledger.Run], tmp_
 
 
 def test_the_curve_data_cannot_close_its_element(html: str) -> None:
-    block = re.search(r'id="curve-data">(.*?)</script>', html, re.S)
+    block = re.search(r'class="curve-data">(.*?)</script>', html, re.S)
     assert block is not None and "<" not in block[1]
     data = json.loads(block[1])
     assert set(data["panels"]) == {"reward", "accuracy", "length", "kl", "kept", "zero_std"}
@@ -244,11 +330,22 @@ def test_long_curves_are_averaged_not_cut(suite: list[ledger.Run]) -> None:
     assert drawn.mean[0] == 2.5 and drawn.mean[-1] == 998.5
 
 
-def test_alarm_steps_are_joined_to_spans(suite: list[ledger.Run]) -> None:
+def test_alarm_steps_are_joined_to_spans() -> None:
     assert spans([3, 7, 8, 9]) == "3, 7\N{EN DASH}9"
     assert spans(range(1, 40, 2)).endswith("15 and 12 more")
-    raised = [alarm_steps(run) for run in suite if run.curves]
-    assert {"short": [20]} in raised and {} in raised
+
+
+def test_a_band_needs_seeds_and_holds_them(maker: Callable[..., ledger.Run]) -> None:
+    three = arms([maker("grpo", seed) for seed in range(3)], (), POLICY)[0]
+    drawn = curve(three, "reward", 3)
+    assert drawn is not None
+    shade = band(drawn, 3, POLICY)
+    assert shade is not None and shade.steps == drawn.steps
+    for low, mean, high in zip(shade.low, drawn.mean, shade.high, strict=True):
+        assert low is not None and high is not None and mean is not None and low < mean < high
+    two = arms([maker("ktr", seed) for seed in range(2)], (), POLICY)[0]
+    few = curve(two, "reward", 3)
+    assert few is not None and band(few, 3, POLICY) is None
 
 
 # --- the terminal --------------------------------------------------------------------------
@@ -328,3 +425,32 @@ def test_filter_tabs_cursor_and_tooltips_work(
     assert "step 1" in document and 'class="dot a1"' in document
     assert 'class="dot a3"' not in document  # the hidden arm has no dot either
     assert re.search(r'<div class="tip"[^>]*>[^<]*visual', document)
+
+
+FILTER = """<script>
+document.querySelector('.filter button[value="not run"]').click();
+document.querySelector('.filter button[name="paper"][value="ffr"]').click();
+document.querySelector('.view .legend button[value="1"]').click();
+location.hash = "#ktr-main-video-ktr-64-videommmu-accuracy";
+</script></body>"""
+
+
+@pytest.mark.slow
+def test_the_whole_report_renders_and_filters(
+    everything: str, tmp_path: Path, browser: Callable[[Path], tuple[str, str]]
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(everything, encoding="utf-8")
+    document, console = browser(page)
+    assert console == "" and '<div class="tip" hidden="">' in document  # the script ran
+    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", everything)
+    page.write_text(open_page.replace("</body>", FILTER), encoding="utf-8")
+    document, console = browser(page)
+    assert console == ""
+    assert re.search(r'<article class="card paper" data-paper="ffr" hidden=""', document)
+    assert not re.search(r'<article class="card paper" data-paper="ktr" hidden=""', document)
+    assert 'data-word="not run" class="faded"' in document
+    assert re.search(r'<details [^>]*data-word="not run"[^>]* hidden=""', document)
+    assert 'data-arm="1" hidden=""' in document
+    card = r'<details class="card cellcard" id="ktr-main-video-ktr-64-videommmu[^>]* open=""'
+    assert re.search(card, document)  # the link into it opened it

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results import stats
+from results.stats import intervals
 
 finite = st.floats(-1, 1, allow_nan=False).map(lambda x: round(x, 6))
 
@@ -108,7 +109,7 @@ def test_clustered_interval_is_seeded_and_blind_to_the_order_of_items() -> None:
 def test_blocks_of_draws_give_intervals_too(monkeypatch: pytest.MonkeyPatch) -> None:
     values, videos = np.linspace(0, 1, 90), np.repeat(np.arange(30), 3).astype(str)
     whole = stats.clustered_interval(values, videos, draws=4000)
-    monkeypatch.setattr(stats, "_CELLS", 30 * 700)
+    monkeypatch.setattr(intervals, "CELLS", 30 * 700)
     blocks = stats.clustered_interval(values, videos, draws=4000)
     assert blocks.half_width == pytest.approx(whole.half_width, rel=0.05)
 
@@ -218,41 +219,3 @@ def test_wilson_half_width_of_video_holmes() -> None:
     assert stats.wilson(784, 1837).half_width == pytest.approx(0.023, abs=5e-4)  # ±2.3 pp
     with pytest.raises(ValueError):
         stats.wilson(3, 2)
-
-
-# --- re-run variance -----------------------------------------------------------------------
-
-
-def test_rerun_variance_by_hand() -> None:
-    """Two runs, one question per video, 8 of 100 flip: Q = 8, K = 2, h = 0.05 pp."""
-    first = np.zeros(100)
-    second = first.copy()
-    second[:8] = 1.0
-    variance = stats.rerun_variance(np.stack([first, second]), [str(i) for i in range(100)], 0.0005)
-    assert variance == pytest.approx(8 / (2 * 100**2) * 1.5 + 0.0005**2 / 3)
-
-
-def test_rerun_variance_counts_flips_by_video_and_has_a_floor() -> None:
-    runs = np.zeros((2, 20))
-    assert stats.rerun_variance(runs, ["v"] * 20) == pytest.approx(3 / 800 * 1.5)  # Q at least 3
-    runs[1, :4] = 1.0
-    together = stats.rerun_variance(runs, ["a"] * 4 + [str(i) for i in range(16)])
-    apart = stats.rerun_variance(runs, [str(i) for i in range(20)])
-    assert together == pytest.approx(16 / 800 * 1.5) and apart == pytest.approx(4 / 800 * 1.5)
-    with pytest.raises(ValueError, match="two runs"):
-        stats.rerun_variance(np.zeros((1, 5)), ["a"] * 5)
-
-
-def test_worked_example_of_the_score_cell() -> None:
-    """n = 1,837, K = 3, D = 10 %: SE = 0.60 pp, so 42.3 against 42.7 lies inside ±1.55 pp."""
-    rng = np.random.default_rng(0)
-    base = np.zeros(1837)
-    runs = np.stack([base] * 3)
-    order = rng.permutation(1837)
-    for row, start in enumerate((0, 92, 184)):  # 92 own flips each: pairs differ on 184 items
-        runs[row, order[start : start + 92]] = 1.0
-    se = math.sqrt(stats.rerun_variance(runs, [str(i) for i in range(1837)], 0.0005))
-    assert se == pytest.approx(0.0060, abs=5e-5)
-    low, high = -0.004 - 1.645 * se, -0.004 + 1.645 * se
-    assert (round(100 * low, 1), round(100 * high, 1)) == (-1.4, 0.6)
-    assert max(abs(low), abs(high)) < 0.0155

@@ -140,10 +140,11 @@ def test_t_grpo_pays_where_order_helps(
 
 
 def test_accuracies_read_the_record_s_own_type(asked: Any, group_of: Callable[..., Group]) -> None:
-    rollout = group_of(asked.text, [2]).rollouts[0]  # numerical, gold 3
-    texts = ["<answer>3.00</answer>", "<answer>3</answer>", "3", ""]
-    said = [replace(rollout, text=t) for t in texts]
-    assert accuracies(said).tolist() == [0, 1, 0, 0]  # the released decimal gate
+    rollout = group_of(asked.text, [2]).rollouts[0]
+    numerical = replace(asked.text, record=replace(asked.text.record, gold="3.0"))
+    texts = ["<answer>3.00</answer>", "<answer>3</answer>", "3.0", ""]
+    said = [replace(rollout, prompt=numerical, text=t) for t in texts]
+    assert accuracies(said).tolist() == [1, 0, 0, 0]  # rounded, behind the released decimal gate
 
 
 def test_ktr_asks_only_for_the_passes_of_active_signals(recipe: Recipe) -> None:

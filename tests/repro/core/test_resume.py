@@ -18,7 +18,9 @@ import pytest
 from evals.vlm import VLM
 from repro.core.checkpoint import latest, weights_sha256
 
-STEPS = 5
+pytestmark = pytest.mark.timeout(600)  # real processes, perhaps on a busy machine
+
+STEPS = 4
 Answer = dict[str, Any]
 Run = Callable[..., Answer]
 
@@ -122,7 +124,7 @@ def test_kill_9_at_three_random_points(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("save_steps", [1, 2])
 def test_kill_9_at_many_random_points(
     run: Run, unbroken: tuple[Path, int], tmp_path: Path, save_steps: int

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.types import Decoding, VideoClip
@@ -39,6 +40,14 @@ def test_without_vllm_the_machine_is_named(student: VLM, monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match="use_vllm: false, or install vllm"):
         build(student)
+
+
+def test_split_weights_are_refused(student: VLM) -> None:
+    """ZeRO-3 marks the parameters it has split with `ds_id`."""
+    model = torch.nn.Linear(2, 2)
+    model.bias.ds_id = 0  # type: ignore[assignment]
+    with pytest.raises(BadInput, match="ZeRO-3"):
+        object.__new__(VLLMSampler).sync(model)
 
 
 @pytest.mark.parametrize(("n", "side"), [(4, (56, 56)), (6, (84, 140))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,7 @@ def test_the_manifest_describes_what_is_shipped(name: str) -> None:
     assert entry["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     with safe_open(weights, "np") as file:
         sizes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    count = sum(_product(size) for size in sizes)
-    assert count == entry["parameters"] < 8_000_000
-
-
-def _product(shape: list[int]) -> int:
-    out = 1
-    for n in shape:
-        out *= n
-    return out
+    assert sum(map(math.prod, sizes)) == entry["parameters"] < 8_000_000
 
 
 @pytest.mark.parametrize("name", MANIFEST)

@@ -1,0 +1,140 @@
+"""Filing runs made elsewhere: validate, recompute, and put them where their identity says.
+
+    micro    <paper>/<benchmark>/<arm>-s<seed>[-greedy]
+    others   <paper>/<benchmark>/<model>@<revision, 8>-<protocol, 8>-s<seed>-<n>
+
+Records come from other hosts and from strangers: nothing in one is believed that its rows can say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from results import ledger
+from results.ledger import RECORD, Run
+from results.schema import LedgerError, Record, decode, parse
+
+#: Computed again from the rows when a run is filed.
+COMPUTED = ("schema", "rows", "curves", "tokens")
+
+
+@dataclass(frozen=True)
+class Filed:
+    """What became of one run: where it lies, and whether it lay there already."""
+
+    path: Path
+    word: Literal["filed", "already there"]
+
+
+def place(run: Run) -> Path:
+    """Path of a run below the ledger's root."""
+    record = run.record
+    cell = Path(record.paper, record.benchmark)
+    if record.profile == "micro":
+        return cell / f"{record.arm}-s{record.seed}{'-greedy' if run.greedy else ''}"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "--", record.model["id"] or "").strip("-.")
+    revision = (record.model["revision"] or record.model["sha256"] or "unknown")[:8]
+    return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}"
+
+
+def add(source: Path | str, root: Path | str) -> list[Filed]:
+    """File every run under `source` into the ledger at `root`; nothing is filed if one is bad.
+
+    Hashes are checked against the files, then computed again for the files as written here, so a
+    run filed twice is the same bytes. Raises LedgerError: no record, rows that contradict their
+    record, a partial run, or another run already filed in the same place.
+    """
+    runs = [(run, Path(root) / place(run)) for run in _sound(Path(source))]
+    targets = [target for _, target in runs]
+    for run, target in runs:
+        if targets.count(target) > 1:
+            raise LedgerError(f"two runs under {source} both belong to {target}")
+        if (target / RECORD).is_file() and not _same(run, ledger.read(target)):
+            raise LedgerError(
+                f"{run.directory} belongs to {target}, where another run is filed; "
+                "which one counts is not ours to choose"
+            )
+    return [_file(run, target) for run, target in runs]
+
+
+def _sound(source: Path) -> Iterator[Run]:
+    runs = ledger.load(source) if source.is_dir() else []
+    if not runs:
+        raise LedgerError(f"{source} holds no {RECORD}")
+    for run in runs:
+        if run.record.partial:
+            raise LedgerError(f"{run.directory} is partial: it fills no cell and is not filed")
+        if differences := ledger.verify(run):
+            raise LedgerError(f"{run.directory}: {'; '.join(differences)}")
+        yield run
+
+
+def _file(run: Run, target: Path) -> Filed:
+    if (target / RECORD).is_file():
+        return Filed(target, "already there")
+    assert run.directory is not None
+    data = {f.name: getattr(run.record, f.name) for f in fields(Record)}
+    stored = {
+        "curves": run.directory / run.record.curves["path"] if run.record.curves else None,
+        "tokens": run.directory / run.record.tokens["path"] if run.record.tokens else None,
+    }
+    kept = {name: value for name, value in data.items() if name not in COMPUTED}
+    ledger.write(kept, [asdict(row) for row in run.rows], target, **stored)
+    return Filed(target, "filed")
+
+
+def _same(one: Run, other: Run) -> bool:
+    """The same run, whatever version of the schema or compressor wrote it."""
+    return _told(one.record) == _told(other.record) and one.rows == other.rows
+
+
+def _told(record: Record) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record) if f.name not in COMPUTED}
+
+
+# --- runs that ended in an error -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended in an environment error: its cell says `failed` and why.
+
+    model: id of the weights, or None for an arm trained here. frames: of its protocol.
+    """
+
+    paper: str
+    benchmark: str
+    arm: str
+    model: str | None
+    frames: int | None
+    seed: int
+    reason: str
+
+
+FAILURE = "failure.json"
+
+
+def note_failure(failure: Failure, directory: Path | str) -> None:
+    """Leave `failure.json` where the record would have been; a record beside it outdates it."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(failure), indent=1) + "\n"
+    ledger.write_atomically(folder / FAILURE, text.encode("ascii"))
+
+
+def failures(directory: Path | str) -> list[Failure]:
+    """Every failure under `directory` that no record has outdated, sorted by path."""
+    found = []
+    for path in sorted(Path(directory).rglob(FAILURE)):
+        if (path.parent / RECORD).is_file():
+            continue
+        data = parse(decode(path.read_bytes(), str(path)), str(path))
+        if not isinstance(data, dict) or set(data) != {f.name for f in fields(Failure)}:
+            raise LedgerError(f"{path} must have exactly {[f.name for f in fields(Failure)]}")
+        found.append(Failure(**data))
+    return found

@@ -1,0 +1,369 @@
+"""A real vLLM on a CPU: it sees the video, scores as we do, and follows the weights.
+
+Runs where vLLM is installed: `make test-vllm`. Measured in float32 with the tiny student: engine
+and scorer differ by at most 3e-6 nats on a token; another clip moves some token by about one nat.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from evals import mrope
+from evals.benchmarks.jsonl import read
+from evals.errors import BadInput, BlindForward
+from evals.seeds import derive
+from evals.types import Decoding, Protocol, Sample, VideoClip
+from evals.vlm import VLM
+from repro.core.data import Prompts, Records
+from repro.core.method import Method, Rewards
+from repro.core.passes import shuffled_prompt
+from repro.core.rollout import Sampler
+from repro.core.scoring import score_rows
+from repro.core.trainer import GroupTrainer, mismatch
+from repro.core.types import Group, Prompt
+from repro.core.vllm_engine import VLLMSampler
+from repro.recipe import Recipe
+from repro.tiny import model as tiny
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+
+BOUND = 1e-4  # nats on any token, float32; thirty times the largest difference measured
+FELT = 0.1  # nats by which another video, order or rate moves some token of a few dozen
+LONG = 1024
+ROOM = replace(tiny.PROTOCOL, min_pixels=4 * 28 * 28, max_pixels=12 * 28 * 28)
+
+
+@pytest.fixture(scope="module")
+def vlm(student: VLM) -> VLM:
+    """The student with weights three times larger, so that what it sees moves what it says."""
+    model = copy.deepcopy(student.model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(3)
+    return VLM(model, student.processor)
+
+
+def saved(vlm: VLM, folder: Path) -> Path:
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    return folder
+
+
+def engine(vlm: VLM, folder: Path) -> VLLMSampler:
+    decoding = Decoding(temperature=1.0, max_new_tokens=16)
+    return VLLMSampler(vlm, decoding, saved(vlm, folder), max_length=LONG)
+
+
+@pytest.fixture(scope="module")
+def started(vlm: VLM, tmp_path_factory: pytest.TempPathFactory) -> VLLMSampler:
+    return engine(vlm, tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture
+def sampler(started: VLLMSampler, vlm: VLM) -> Iterator[VLLMSampler]:
+    """The engine; weights and decoding are put back after the test."""
+    weights, decoding = copy.deepcopy(vlm.model.state_dict()), started.decoding
+    yield started
+    vlm.model.load_state_dict(weights)
+    started.sync(vlm.model)
+    started.decoding = decoding
+
+
+def film(seed: int, n: int = 8, side: tuple[int, int] = (56, 56), **time: Any) -> VideoClip:
+    """n frames of noise, every second one of a source at 4 frames per second."""
+    frames = np.random.default_rng(seed).integers(0, 256, (n, *side, 3), dtype=np.uint8)
+    return replace(VideoClip(frames, tuple(range(0, 2 * n, 2)), 4.0, 2 * n), **time)
+
+
+def ask(vlm: VLM, clip: VideoClip | None, text: str = "How many shapes are there?",
+        protocol: Protocol = tiny.PROTOCOL) -> Prompt:  # fmt: skip
+    record = Sample("asked", text, "numerical", "1", clip.modality if clip else "text", None)
+    return Prompt(record, clip, vlm.encode(clip, text, protocol))
+
+
+def differ(vlm: VLM, groups: Sequence[Group], prompt: Prompt | None = None) -> float:
+    """Largest difference of a token's log-probability, engine against scorer; with `prompt`, the
+    scorer is shown that one instead."""
+    rows = [((prompt or g.prompt).encoded, [r.ids for r in g.rollouts]) for g in groups]
+    with torch.no_grad():
+        logp, _ = score_rows(vlm, rows)
+    return mismatch(groups, logp)
+
+
+def shaken(model: Any, only: str = "") -> None:
+    """Other weights, the tied embedding included, in place."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if only in name:
+                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+
+
+def said(group: Group) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    return [(r.ids, r.logp) for r in group.rollouts]
+
+
+def draw(sampler: Sampler, prompt: Prompt, n: int = 4, seed: int = 5) -> Group:
+    (group,) = sampler.groups([prompt], n, [seed])
+    return group
+
+
+# --- what it sees ------------------------------------------------------------------------------
+
+
+def test_it_scores_every_modality_as_we_do(sampler: VLLMSampler, vlm: VLM) -> None:
+    still = VideoClip(film(4, side=(84, 60)).frames[:1], (0,), 1.0, 1, modality="image")
+    prompts = [
+        ask(vlm, film(1)),
+        ask(vlm, film(2, n=6, side=(100, 170)), protocol=ROOM),  # resized, not square
+        ask(vlm, still, protocol=ROOM),
+        ask(vlm, None),
+    ]
+    groups = sampler.groups(prompts, 3, [1, 2, 3, 4])
+    assert differ(vlm, groups) < BOUND
+    for group, prompt in zip(groups, prompts, strict=True):
+        assert group.prompt is prompt and len(group.rollouts) == 3
+        for rollout in group.rollouts:
+            assert len(rollout.logp) == len(rollout.ids) and rollout.text == vlm.text(rollout.ids)
+
+
+def test_other_pixels_other_log_probabilities(sampler: VLLMSampler, vlm: VLM) -> None:
+    first, second = ask(vlm, film(1)), ask(vlm, film(2))
+    group = draw(sampler, first)
+    assert differ(vlm, [group]) < BOUND
+    assert differ(vlm, [group], second) > FELT
+
+
+def test_the_same_frames_at_another_rate(sampler: VLLMSampler, vlm: VLM) -> None:
+    """The hash under which vLLM remembers a clip includes its metadata."""
+    fast, slow = ask(vlm, film(1)), ask(vlm, film(1, fps=1.0))
+    groups = sampler.groups([fast, slow], 4, [1, 2])
+    assert differ(vlm, groups) < BOUND
+    assert differ(vlm, groups[1:], fast) > FELT
+    constant = ask(vlm, film(1), protocol=replace(tiny.PROTOCOL, time="constant"))
+    assert differ(vlm, [draw(sampler, constant)]) < BOUND
+
+
+def test_shuffled_frames_are_shuffled_for_the_engine_too(sampler: VLLMSampler, vlm: VLM) -> None:
+    """T-GRPO's auxiliary prompts: the clip keeps its order, the pixels do not."""
+    ordered = ask(vlm, film(1))
+    switches = replace(Recipe.load("ktr").arm("ktr").switches, shuffle="frame", identity="excluded")
+    mixed = shuffled_prompt(ordered, switches, seed=3)
+    group = draw(sampler, mixed)
+    assert differ(vlm, [group]) < BOUND
+    assert differ(vlm, [group], ordered) > FELT
+
+
+def test_a_clip_expanded_otherwise_stops_the_run(
+    sampler: VLLMSampler, vlm: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = sampler._media
+    monkeypatch.setattr(
+        sampler, "_media", lambda p: {"video": [(f[:4], m) for f, m in media(p)["video"]]}
+    )
+    with pytest.raises(BlindForward, match="vLLM read"):
+        draw(sampler, ask(vlm, film(6)))
+
+
+# --- positions ---------------------------------------------------------------------------------
+
+
+def features(offset: int, grid: tuple[int, int, int], seconds: float) -> list[Any]:
+    """What vLLM's model is given of a video, as far as positions need it."""
+    data = {
+        "video_grid_thw": SimpleNamespace(data=torch.tensor(grid)),
+        "second_per_grid_ts": SimpleNamespace(data=torch.tensor(seconds)),
+    }
+    where = SimpleNamespace(offset=offset)
+    return [SimpleNamespace(modality="video", mm_position=where, data=data)]
+
+
+def both_positions(
+    model: Any, vlm: VLM, grid: tuple[int, int, int], seconds: float
+) -> tuple[Tensor, Tensor]:
+    """vLLM's own numbering and the one our engine uses, of 3 + video + 2 tokens."""
+    t, h, w = grid
+    ids = [5, 6, 7, *[vlm.video_pad] * (t * h * w // 4), 8, 9]
+    video = features(3, grid, seconds)
+    own, own_shift = type(model).get_mrope_input_positions(model, ids, video)
+    ours, shift = model.get_mrope_input_positions(ids, video)
+    segments = [mrope.Text(3), mrope.Vision((t, h // 2, w // 2), float(np.float32(seconds))),
+                mrope.Text(2)]  # fmt: skip
+    wanted = mrope.positions(segments, tokens_per_second=vlm.tokens_per_second)
+    assert np.array_equal(ours.numpy(), wanted) and shift == int(wanted.max()) + 1 - len(ids)
+    assert own_shift == int(own.max()) + 1 - len(ids)
+    return own, ours
+
+
+def test_vllm_follows_the_original_rule_in_wider_arithmetic(sampler: VLLMSampler, vlm: VLM) -> None:
+    """Equal for ordinary rates; 7/6 s per row puts row 3 at 7 by the rule of record, at 6 here."""
+    (own,) = sampler.llm.apply_model(lambda model: [
+        both_positions(model, vlm, grid, seconds)
+        for grid in ((1, 2, 2), (4, 4, 6), (16, 8, 4))
+        for seconds in (0.25, 0.5, 2 / 3, 1.0, 1.3333334, 2.0, 2.002, 3.7)
+    ])  # fmt: skip
+    assert all(torch.equal(theirs, ours) for theirs, ours in own)
+    ((theirs, ours),) = sampler.llm.apply_model(
+        lambda model: both_positions(model, vlm, (4, 2, 2), 7 / 6)
+    )
+    assert theirs[0, 3:7].tolist() == [3, 5, 7, 9] and ours[0, 3:7].tolist() == [3, 5, 7, 10]
+
+
+def test_a_rate_on_which_arithmetics_differ(sampler: VLLMSampler, vlm: VLM) -> None:
+    clip = film(1, fps=12.0, indices=tuple(range(0, 56, 7)), total=56)
+    prompt = ask(vlm, clip)
+    assert prompt.encoded.second_per_grid == pytest.approx(7 / 6)
+    assert differ(vlm, [draw(sampler, prompt)]) < BOUND
+
+
+# --- how it draws ------------------------------------------------------------------------------
+
+
+def test_pads_and_markers_are_never_drawn(sampler: VLLMSampler, vlm: VLM) -> None:
+    sampler.decoding = replace(sampler.decoding, temperature=2.0, max_new_tokens=30)
+    group = draw(sampler, ask(vlm, film(1)), 64)
+    drawn = [i for r in group.rollouts for i in r.ids]
+    assert len(drawn) > 1000 and len(set(drawn)) > 250
+    assert not set(drawn) & set(vlm.banned)
+    ended = [r for r in group.rollouts if r.finished]
+    assert ended and all(r.ids.index(vlm.end) == len(r.ids) - 1 for r in ended)
+    assert all(len(r.ids) == 30 and vlm.end not in r.ids for r in group.rollouts if not r.finished)
+
+
+def test_draws_follow_the_seed(sampler: VLLMSampler, vlm: VLM) -> None:
+    prompt = ask(vlm, film(1))
+    first, again = draw(sampler, prompt), draw(sampler, prompt)
+    assert said(first) == said(again) and len({r.ids for r in first.rollouts}) == 4
+    other = draw(sampler, prompt, seed=derive("other"))
+    assert len(draw(sampler, prompt, seed=2**63 - 1).rollouts) == 4  # the largest there is
+    beside = sampler.groups([ask(vlm, film(2)), prompt], 4, [6, 5])[1]
+    assert [r.ids for r in beside.rollouts] == [r.ids for r in first.rollouts]
+    assert not {r.ids for r in first.rollouts} & {r.ids for r in other.rollouts}
+
+
+def test_greedy_is_ours(sampler: VLLMSampler, vlm: VLM) -> None:
+    sampler.decoding = replace(sampler.decoding, temperature=0.0)
+    prompt = ask(vlm, film(1))
+    ours, theirs = draw(Sampler(vlm, sampler.decoding), prompt, 1), draw(sampler, prompt, 1)
+    assert theirs.rollouts[0].ids == ours.rollouts[0].ids
+
+
+def test_a_prompt_too_long_is_refused(sampler: VLLMSampler, vlm: VLM) -> None:
+    prompt = ask(vlm, film(1), text="circle " * LONG)
+    with pytest.raises(BadInput, match=f"{len(prompt.encoded.ids)} tokens.*vllm_max_model_length"):
+        draw(sampler, prompt)
+
+
+# --- after an update ---------------------------------------------------------------------------
+
+
+def test_synchronised_weights_are_those_of_a_fresh_engine(
+    sampler: VLLMSampler, vlm: VLM, tmp_path: Path
+) -> None:
+    """Every weight changes. The second question fills a block of the prefix cache and the clip's
+    features are in the encoder cache: either one, if kept, would answer with the old weights."""
+    prompts = [ask(vlm, film(1)), ask(vlm, film(1), text="Which came first? " * 60)]
+    assert len(prompts[1].encoded.ids) > 2 * 128  # tokens in a block, on a CPU
+    before = [draw(sampler, p) for p in prompts]
+    shaken(vlm.model)
+    stale = [draw(sampler, p) for p in prompts]
+    assert [said(g) for g in stale] == [said(g) for g in before]
+    assert differ(vlm, stale) > FELT
+    sampler.sync(vlm.model)
+    after = [draw(sampler, p) for p in prompts]
+    assert differ(vlm, after) < BOUND
+    assert all(a.rollouts[0].ids != b.rollouts[0].ids for a, b in zip(after, before, strict=True))
+    fresh = engine(vlm, tmp_path)
+    assert [said(draw(fresh, p)) for p in prompts] == [said(g) for g in after]
+    KEPT.append(fresh)
+
+
+KEPT: list[VLLMSampler] = []  # an engine that is collected takes the process group with it
+
+
+def test_the_encoder_cache_outlives_the_weights(sampler: VLLMSampler, vlm: VLM) -> None:
+    """Why `sync` resets it: with the prefix cache alone reset, features of the old tower answer."""
+    prompt = ask(vlm, film(1))
+    before = draw(sampler, prompt)
+
+    def louder(model: Any) -> None:
+        model.visual.merger.ln_q.weight.data.mul_(2)
+
+    sampler.llm.apply_model(louder)
+    sampler.llm.reset_prefix_cache()
+    assert said(draw(sampler, prompt)) == said(before)
+    sampler.llm.reset_prefix_cache()
+    sampler.llm.llm_engine.reset_encoder_cache()
+    after = draw(sampler, prompt)
+    louder(vlm.model.model)
+    assert differ(vlm, [after]) < BOUND and said(after) != said(before)
+
+
+# --- training through it -----------------------------------------------------------------------
+
+
+class Paid(Method):
+    """A random student earns nothing, so it is paid by the parity of what it wrote."""
+
+    def rewards(self, group: Group) -> Rewards:
+        odd = [float(sum(r.ids) % 2) for r in group.rollouts]
+        return {"accuracy": torch.tensor(odd), "format": torch.ones(len(odd))}
+
+
+class ThroughVLLM(GroupTrainer):
+    """The trainer, with its rollouts drawn by the engine and synchronised before each step."""
+
+    def __init__(self, engine: VLLMSampler, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        engine.decoding = self._decoding()
+        self.sampler = engine
+
+    def _collect(self, step: int, slots: Sequence[int]) -> Any:
+        self.sampler.sync(self.vlm.model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("repro.core.trainer.Sampler", lambda *given: self.sampler)
+            return super()._collect(step, slots)
+
+
+def test_two_steps_of_grpo(
+    sampler: VLLMSampler, vlm: VLM, films: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    recipe = Recipe.load("ktr")
+    arm, folder = recipe.arm("grpo"), films("train", n=8)
+    records = [r for r in read(folder / "records.json", folder) if r.modality == "video"]
+    settings = replace(
+        arm.trainer, prompts_per_step=2, num_generations=4, max_completion_length=8, max_steps=2,
+        learning_rate=1e-3, lr_scheduler_type="constant", warmup_steps=0,
+    )  # fmt: skip
+    before = copy.deepcopy(vlm.model.state_dict())
+    prompts, rows = Prompts(vlm, recipe.training_protocol), list[dict[str, Any]]()
+    probe = prompts.build(records[0])
+    reply = draw(sampler, probe)
+    trainer = ThroughVLLM(
+        sampler, vlm, Paid(arm.switches), settings, arm.switches, Records(records, 2, seed=0),
+        prompts, tmp_path, seed=0, on_step=rows.append,
+    )  # fmt: skip
+    rollouts, drawn = sampler._rollouts, list[Prompt]()
+    monkeypatch.setattr(sampler, "_rollouts", lambda p, out: drawn.append(p) or rollouts(p, out))
+    trainer.train()
+    assert len(drawn) == 4  # two prompts a step, and none by another sampler
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(0 < row["mismatch"] < BOUND and "mismatch" not in row["alarms"] for row in rows)
+    moved = [n for n, p in vlm.model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(".visual." in n for n in moved) and any("embed_tokens" in n for n in moved)
+    sampler.sync(vlm.model)
+    sampler.decoding = replace(sampler.decoding, max_new_tokens=16)
+    after = draw(sampler, probe)
+    assert differ(vlm, [after]) < BOUND and said(after) != said(reply)
