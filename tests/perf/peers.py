@@ -6,18 +6,23 @@ for each of the G completions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import BatchFeature, GenerationConfig
 from transformers.video_utils import VideoMetadata
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 from evals.types import Protocol, VideoClip
+from repro.core.advantages import group_advantages
+from tests.perf.steps import BETA, Scene, Step, pay
 
 VIDEO = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
 
@@ -81,11 +86,10 @@ class VideoGRPOTrainer(GRPOTrainer):
         out = self._encode(prompts)
         keep = out.pop("attention_mask").bool()
         ids = [row[mask].tolist() for row, mask in zip(out.pop("input_ids"), keep, strict=True)]
-        types = out.pop("mm_token_type_ids")
         patches = out["video_grid_thw"].prod(-1).tolist()
         parts = [out["pixel_values_videos"].split(patches), *(out[k].split(1) for k in VIDEO[1:])]
         self._videos = [dict(zip(VIDEO, row, strict=True)) for row in zip(*parts, strict=True)]
-        return ids, None, {**out, "mm_token_type_ids": types}
+        return ids, None, dict(out)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)
@@ -113,8 +117,8 @@ class VideoGRPOTrainer(GRPOTrainer):
                 )
             )  # fmt: skip
         logps, entropies, losses = zip(*parts, strict=True)
-        together = [x if x[0] is None else torch.cat(x) for x in (logps, entropies)]
-        return together[0], None if entropies[0] is None else together[1], losses[0]
+        entropy = None if entropies[0] is None else torch.cat(entropies)
+        return torch.cat(logps), entropy, losses[0]
 
 
 # --- KTR's release -----------------------------------------------------------------------------
@@ -214,3 +218,87 @@ def _entropy(logits: Tensor) -> Tensor:
 def _top(scores: Tensor, ratio: float) -> Tensor:
     """(G, C): at or above the 1 - r quantile of all G C scores."""
     return scores >= torch.quantile(scores.flatten(), 1 - ratio)
+
+
+# --- both as steps on a scene ------------------------------------------------------------------
+
+
+class TRL(Step):
+    """TRL's GRPOTrainer; `kind` is the repaired one, or the stock one."""
+
+    def __init__(self, scene: Scene, out: Path, kind: Any = VideoGRPOTrainer):
+        super().__init__(scene)
+        g, c, processor = self.g, self.c, self.vlm.processor
+        config = GRPOConfig(
+            output_dir=str(out), per_device_train_batch_size=g, num_generations=g,
+            max_completion_length=c, beta=BETA, loss_type="grpo", use_bias_correction_kl=False,
+            temperature=1.0, top_p=1.0, top_k=0, gradient_checkpointing=False, bf16=False,
+            generation_kwargs={
+                "min_new_tokens": c,
+                "suppress_tokens": [self.vlm.image_pad, self.vlm.video_pad],
+            },
+            use_cpu=True, report_to=[], disable_tqdm=True, seed=0,
+        )  # fmt: skip
+        film = str(scene.sample.media) if kind is VideoGRPOTrainer else scene.clip().frames
+        content = [
+            {"type": "video", "video": film},
+            {"type": "text", "text": scene.text},
+        ]
+        self.row = {"prompt": [{"role": "user", "content": content}]}
+        given = scene.given
+
+        class Given(kind):
+            def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+                super()._generate_single_turn(*args, **kwargs)
+                return given.tolist(), None
+
+        extra = {"encode": self._encode} if kind is VideoGRPOTrainer else {}
+        self.trainer = Given(
+            model=self.vlm.model, reward_funcs=[_reward], args=config, processing_class=processor,
+            train_dataset=Dataset.from_dict({"prompt": ["not read here"] * g}), **extra,
+        )  # fmt: skip
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.reference = self.trainer.ref_model
+
+    def _encode(self, prompts: list[Any]) -> Any:
+        clips = [self.scene.clip()] * len(prompts)  # decoded once, processed once per copy
+        texts = [part["text"] for p in prompts for part in p[0]["content"] if part.get("text")]
+        return encode(self.vlm.processor, self.scene.protocol, texts, clips)
+
+    def backward(self) -> Tensor:
+        batch = [copy.deepcopy(self.row) for _ in self.scene.given]
+        return self.trainer.training_step(self.model, batch, None)
+
+
+def _reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    return pay(torch.tensor(completion_ids)).tolist()
+
+
+class KTRRelease(Step):
+    """The released schedule. last: what its last step computed."""
+
+    last: Released
+
+    def __init__(self, scene: Scene):
+        super().__init__(scene)
+        g, c = self.g, self.c
+        self.reference = copy.deepcopy(self.model).requires_grad_(False)
+        self.sampling = GenerationConfig(
+            do_sample=True, temperature=1.0, top_p=1.0, top_k=0, num_return_sequences=g,
+            min_new_tokens=c, max_new_tokens=c, eos_token_id=self.vlm.end,
+            pad_token_id=self.vlm.processor.tokenizer.pad_token_id,
+            suppress_tokens=[self.vlm.image_pad, self.vlm.video_pad],
+        )  # fmt: skip
+
+    def backward(self) -> Tensor:
+        clip = self.scene.clip()
+        order = torch.randperm(len(clip.frames)) if self.order is None else self.order
+        self.last = released_step(
+            self.model, self.reference, self._encode, clip, order,
+            group_advantages(pay(self.scene.given)), self.sampling, self.scene.given, beta=BETA,
+        )  # fmt: skip
+        self.last.loss.backward()
+        return self.last.loss.detach()
+
+    def _encode(self, clip: VideoClip) -> Any:
+        return encode(self.vlm.processor, self.scene.protocol, [self.scene.text], [clip])

@@ -1,39 +1,34 @@
-"""One optimizer step of ours, of TRL and of KTR's release, on the same film, tokens and weights.
+"""One optimizer step on a given film, question, completions and weights: what is measured.
 
 Sampling is real and timed, but given completions take the place of what was drawn, so that all
-score the same tokens; they are paid by parity, since a random student earns nothing. Nothing is
+score the same tokens; they are paid by their ids, since a random student earns nothing. Nothing is
 remembered from the step before: each decodes its film and runs the processor again.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
-from transformers import GenerationConfig
-from trl import GRPOConfig
 
 from evals import microworld
 from evals.prompts import question_text
+from evals.seeds import derive
 from evals.types import Protocol, Sample, VideoClip
 from evals.video import Clips
-from evals.vlm import load
-from repro.core.advantages import group_advantages
+from evals.vlm import VLM, Encoded, load
 from repro.core.data import Prompts, Records
-from repro.core.passes import permutation
+from repro.core.passes import permutation, seeded
 from repro.core.rollout import Sampler
 from repro.core.trainer import GroupTrainer
 from repro.core.types import Group, TokenScores
 from repro.ktr.method import METHODS
 from repro.recipe import Recipe
-from repro.tiny.model import PROTOCOL
-from tests.perf.peers import Released, VideoGRPOTrainer, encode, released_step
+from repro.tiny import model as tiny
 
 RATE, DECAY, CLIP, BETA = 1e-6, 0.01, 5.0, 0.04
 
@@ -55,17 +50,19 @@ class Scene:
     def make(
         cls, checkpoint: Path, folder: Path, frames: int, side: int, given: Tensor, seed: int = 0
     ) -> Scene:
-        """A film of noise with `frames` frames of side x side pixels, all of them shown."""
-        noise = np.random.default_rng(seed).integers(0, 255, (frames, side, side, 3), dtype=np.uint8)
+        """A film of `frames` frames of side x side pixels, 7 x 7 coloured squares that change; all
+        its frames are shown."""
+        colours = np.random.default_rng(seed).integers(0, 255, (frames, 7, 7, 3), dtype=np.uint8)
         film = folder / f"{frames}x{side}-{seed}.mp4"
-        microworld.write_film(noise, film, fps=2)
+        squares = colours.repeat(side // 7, axis=1).repeat(side // 7, axis=2)
+        microworld.write_film(squares, film, fps=2)
         sample = Sample(
             film.stem, "Which came first?", "multiple choice", "A", "video", film,
             ("A. red circle", "B. blue square"),
         )  # fmt: skip
         area = side * side
         protocol = replace(
-            PROTOCOL, max_frames=frames, min_pixels=area, max_pixels=area,
+            tiny.PROTOCOL, max_frames=frames, min_pixels=area, max_pixels=area,
             positions="v5", time="constant",
         )  # fmt: skip
         return cls(checkpoint, sample, protocol, given)
@@ -81,19 +78,32 @@ class Scene:
         return clip
 
 
+def given(g: int, c: int, vocab: int) -> Tensor:
+    """(G, C) ordinary tokens, the special ones left out."""
+    return torch.randint(20, vocab, (g, c), generator=torch.Generator().manual_seed(0))
+
+
 def pay(ids: Tensor) -> Tensor:
-    """(G,) rewards of (G, C) completions: 1 where the ids sum to an odd number."""
-    return (ids.sum(1) % 2).float()
+    """(G,) rewards of (G, C) completions: the mean of their ids."""
+    return ids.float().mean(1)
 
 
 class Step:
-    """A trained copy of the checkpoint, its reference, and how one step uses them."""
+    """A trained copy of the checkpoint, its reference, and how one step uses them.
 
-    model: Any
+    order: the frame order of a shuffled pass; a peer draws one where it is None.
+    """
+
     reference: Any
+    order: Tensor | None = None
 
     def __init__(self, scene: Scene):
-        self.scene = scene
+        self.scene, self.vlm = scene, load(scene.checkpoint)
+        self.model: Any = self.vlm.model
+        self.g, self.c = scene.given.shape
+        self._adam = torch.optim.AdamW(
+            self.model.parameters(), lr=RATE, weight_decay=DECAY, fused=True
+        )
 
     def backward(self) -> Tensor:
         """Sample, score, loss, gradients; returns the loss."""
@@ -103,32 +113,25 @@ class Step:
         """A whole optimizer step."""
         self.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self._optimizer().step()
+        self._adam.step()
         self.model.zero_grad()
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        if not hasattr(self, "_adam"):
-            self._adam = torch.optim.AdamW(
-                self.model.parameters(), lr=RATE, weight_decay=DECAY, fused=True
-            )
-        return self._adam
 
 
 class Ours(Step):
-    """GroupTrainer with an arm of the recipe. `order` and `scores` are of the last step."""
+    """GroupTrainer with an arm of the recipe. scores, weights, order: of the last step."""
 
     def __init__(self, scene: Scene, arm: str, out: Path, *, packed: bool = True):
         super().__init__(scene)
+        self.arm = arm
         chosen = Recipe.load("ktr").arm(arm)
         bonus = replace(chosen.switches.length_bonus, bonus=0.0)
         switches = replace(chosen.switches, length_bonus=bonus)
-        g, c = scene.given.shape
         settings = replace(
-            chosen.trainer, prompts_per_step=1, num_generations=g, max_completion_length=c,
+            chosen.trainer, prompts_per_step=1, num_generations=self.g,
+            max_completion_length=self.c,
             max_steps=1_000_000, beta=BETA, loss_type="grpo", temperature=1.0, top_p=1.0, top_k=0,
             gradient_checkpointing=False, bf16=False,
         )  # fmt: skip
-        self.vlm = load(scene.checkpoint)
         self.vlm.banned.append(self.vlm.end)  # every completion is C tokens long
         self.trainer = GroupTrainer(
             self.vlm, self._method(METHODS[chosen.method], switches), settings, switches,
@@ -136,7 +139,6 @@ class Ours(Step):
             seed=0, packed=packed,
         )  # fmt: skip
         self.trainer.current_gradient_accumulation_steps = 1
-        self.model = self.vlm.model
         self.reference = self.trainer.reference.model
 
     def _method(self, kind: Any, switches: Any) -> Any:
@@ -145,8 +147,8 @@ class Ours(Step):
         class Given(kind):
             def repair(self, group: Group, sample: Sampler) -> Group:
                 frames = 2 * int(group.prompt.encoded.grid[0, 0])
-                peek = torch.Generator().set_state(sample.generator.get_state())
-                ours.order = permutation(frames, switches.identity, peek)
+                shuffle = seeded(derive(group.seed, "shuffle"))  # as the shuffled pass will draw
+                ours.order = permutation(frames, switches.identity, shuffle)
                 rows = zip(group.rollouts, given.tolist(), strict=True)
                 return replace(
                     group, rollouts=tuple(replace(r, ids=tuple(ids), logp=()) for r, ids in rows)
@@ -156,8 +158,8 @@ class Ours(Step):
                 return {"accuracy": pay(torch.tensor([r.ids for r in group.rollouts]))}
 
             def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
-                ours.scores = scores
-                return super().token_weights(group, scores)
+                ours.scores, ours.weights = scores, super().token_weights(group, scores)
+                return ours.weights
 
         return Given(switches)
 
@@ -168,86 +170,16 @@ class Ours(Step):
         return loss
 
 
-class TRL(Step):
-    """TRL's GRPOTrainer; `kind` is the repaired one, or the stock one."""
-
-    def __init__(self, scene: Scene, out: Path, kind: Any = VideoGRPOTrainer):
-        super().__init__(scene)
-        g, c = scene.given.shape
-        self.vlm = load(scene.checkpoint)
-        processor = self.vlm.processor
-        config = GRPOConfig(
-            output_dir=str(out), per_device_train_batch_size=g, num_generations=g,
-            max_completion_length=c, beta=BETA, loss_type="grpo", use_bias_correction_kl=False,
-            temperature=1.0, top_p=1.0, top_k=0, gradient_checkpointing=False, bf16=False,
-            generation_kwargs={
-                "min_new_tokens": c,
-                "suppress_tokens": [self.vlm.image_pad, self.vlm.video_pad],
-            },
-            use_cpu=True, report_to=[], disable_tqdm=True, seed=0,
-        )  # fmt: skip
-        content = [
-            {"type": "video", "video": str(scene.sample.media)},
-            {"type": "text", "text": scene.text},
-        ]
-        self.row = {"prompt": [{"role": "user", "content": content}]}
-        given = scene.given
-
-        class Given(kind):
-            def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-                super()._generate_single_turn(*args, **kwargs)
-                return given.tolist(), None
-
-        extra = {"encode": self._encode} if kind is VideoGRPOTrainer else {}
-        self.trainer = Given(
-            model=self.vlm.model, reward_funcs=[_reward], args=config, processing_class=processor,
-            train_dataset=Dataset.from_list([self.row] * g), **extra,
-        )  # fmt: skip
-        self.trainer.current_gradient_accumulation_steps = 1
-        self.model, self.reference = self.vlm.model, self.trainer.ref_model
-
-    def _encode(self, prompts: list[Any]) -> Any:
-        clips = [self.scene.clip()] * len(prompts)  # decoded once, processed once per copy
-        texts = [part["text"] for p in prompts for part in p[0]["content"] if part.get("text")]
-        return encode(self.vlm.processor, self.scene.protocol, texts, clips)
-
-    def backward(self) -> Tensor:
-        batch = [copy.deepcopy(self.row) for _ in self.scene.given]
-        return self.trainer.training_step(self.model, batch, None)
+def prompt_of(step: Step) -> Encoded:
+    """The scene's prompt as the model is given it."""
+    return step.vlm.encode(step.scene.clip(), step.scene.text, step.scene.protocol)
 
 
-def _reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
-    return pay(torch.tensor(completion_ids)).tolist()
-
-
-class KTRRelease(Step):
-    """The released schedule. order: frame order of the shuffled pass, None for a random one."""
-
-    order: Tensor | None = None
-    last: Released
-
-    def __init__(self, scene: Scene):
-        super().__init__(scene)
-        g, c = scene.given.shape
-        self.vlm = load(scene.checkpoint)
-        self.model = self.vlm.model
-        self.reference = copy.deepcopy(self.model).requires_grad_(False)
-        self.sampling = GenerationConfig(
-            do_sample=True, temperature=1.0, top_p=1.0, top_k=0, num_return_sequences=g,
-            min_new_tokens=c, max_new_tokens=c, eos_token_id=self.vlm.end,
-            pad_token_id=self.vlm.processor.tokenizer.pad_token_id,
-            suppress_tokens=[self.vlm.image_pad, self.vlm.video_pad],
-        )  # fmt: skip
-
-    def backward(self) -> Tensor:
-        clip = self.scene.clip()
-        order = torch.randperm(len(clip.frames)) if self.order is None else self.order
-        self.last = released_step(
-            self.model, self.reference, self._encode, clip, order,
-            group_advantages(pay(self.scene.given)), self.sampling, self.scene.given, beta=BETA,
-        )  # fmt: skip
-        self.last.loss.backward()
-        return self.last.loss.detach()
-
-    def _encode(self, clip: VideoClip) -> Any:
-        return encode(self.vlm.processor, self.scene.protocol, [self.scene.text], [clip])
+def sized(student: VLM, hidden: int, layers: int, tower: int, depth: int) -> Any:
+    """A student of other sizes, random weights (seed 0)."""
+    config = tiny.model(
+        student.processor.tokenizer, seed=0, hidden=hidden, layers=layers, vision=tower
+    ).config
+    config.vision_config.depth = depth
+    torch.manual_seed(0)
+    return type(student.model)(config)

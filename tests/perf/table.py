@@ -1,0 +1,171 @@
+"""results/perf: what `make bench` measured, as JSON, and the tables made from it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.core import memory
+from repro.machine import cpu
+
+FOLDER = Path(__file__).resolve().parents[2] / "results" / "perf"
+COMMAND = "make bench"
+NAMES = {"grpo": "our GRPO", "trl": "TRL, repaired", "ktr": "our KTR", "released": "KTR's release"}
+
+
+def write(
+    rows: Sequence[dict[str, Any]], targets: dict[str, float], completions: tuple[int, int]
+) -> str:
+    """cpu.json from what was measured, README.md from cpu.json, memory.md from the formulas;
+    returns the README. completions: their number and length."""
+    data = {
+        "schema": 1,
+        "command": COMMAND,
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu(),
+        "threads": 1,
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "trl")},
+        },
+        "generations": completions[0],
+        "completion": completions[1],
+        "targets": targets,
+        "cases": rows,
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "cpu.json").write_text(json.dumps(data, indent=1) + "\n")
+    (FOLDER / "README.md").write_text(readme(data))
+    (FOLDER / "memory.md").write_text(memory_table())
+    return readme(data)
+
+
+def readme(data: dict[str, Any]) -> str:
+    """The tables of cpu.json, in Markdown."""
+    cases = {case["name"]: case for case in data["cases"]}
+    full = [case for case in cases.values() if case["profile"]]
+    first, g, c = full[0], data["generations"], data["completion"]
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    return f"""# Speed of a training step
+
+`{data["command"]}` made these tables from [cpu.json](cpu.json), {data["date"]}, on one thread of
+{data["cpu"]} ({versions}).
+
+Whole optimizer steps: the film decoded, the processor run, {g} completions of {c} tokens
+sampled, scored and learnt from, AdamW. All start from the same random weights and score the same
+tokens; `tests/perf/test_peers.py` shows that their losses and gradients agree to 1e-5. They take
+turns; a ratio is the median over rounds of CPU time. No gradient checkpointing, which would cost
+the peers more than us.
+
+- **TRL, repaired**: `trl.GRPOTrainer` with four overrides that show its loss the video. Stock TRL
+  scores the text alone, so its time means nothing.
+- **KTR's release**: its schedule on plain transformers: sample, policy, masked, shuffled and
+  reference pass on {g} copies of prompt and clip each.
+
+P is the length of the prompt. The tower's work is what it spends on a video token, over what the
+language model spends: 0.4 in Qwen2.5-VL-7B, 1.0 in 3B. The larger it is, the more there is to save.
+
+## Ratios
+
+{_ratios(cases.values(), data["targets"])}
+
+The targets are for P of about 540 and were set on the first row's sizes.
+
+## Work of a step, {first["name"]}, P = {first["prompt"]}
+
+{_work(first)}
+
+## Where our KTR step's time goes
+
+{_profiles(full)}
+"""
+
+
+def _ratios(cases: Iterable[dict[str, Any]], targets: dict[str, float]) -> str:
+    rows = [
+        [
+            case["name"], case["student"], f"{case['tower_share']:.1f}", case["prompt"],
+            _times(case, "grpo_vs_trl"), _times(case, "ktr_vs_released"), _percent(case),
+        ]
+        for case in cases
+    ]  # fmt: skip
+    goal = [
+        "**target**", "", "", "", f"at least {targets['grpo_vs_trl']:g}x",
+        f"at least {targets['ktr_vs_released']:g}x", f"at most {targets['ktr_extra']:.0%}",
+    ]  # fmt: skip
+    header = [
+        "case", "student", "tower's work", "P", "our GRPO vs TRL", "our KTR vs release",
+        "KTR's extra over our GRPO",
+    ]  # fmt: skip
+    return markdown(header, [*rows, goal])
+
+
+def _times(case: dict[str, Any], name: str) -> str:
+    return f"{case['ratios'][name]:.2f}x" if name in case["ratios"] else "-"
+
+
+def _percent(case: dict[str, Any]) -> str:
+    extra = case["ratios"].get("ktr_extra")
+    return "-" if extra is None else f"{extra:+.0%}"
+
+
+def _work(case: dict[str, Any]) -> str:
+    header = ["", "films read", "patches encoded", "tokens forwarded", "largest logits, MB"]
+    rows = [
+        [NAMES[name], w["decodes"], w["patches"], w["tokens"], f"{w['logits'] / 1e6:.2f}"]
+        for name, w in case["work"].items()
+    ]
+    return markdown(header, rows)
+
+
+def _profiles(cases: Sequence[dict[str, Any]]) -> str:
+    stages = list(cases[0]["profile"])
+    rows = [[stage, *(f"{c['profile'].get(stage, 0):.0%}" for c in cases)] for stage in stages]
+    return markdown(["stage", *(f"{c['name']}, P = {c['prompt']}" for c in cases)], rows)
+
+
+def memory_table() -> str:
+    """Peak memory of KTR on Qwen2.5-VL-7B, stage by stage, computed."""
+    sizes, load = memory.QWEN_7B, memory.KTR_7B
+    columns = {
+        f"{who}{how}": memory.stages(sizes, load, path, ranks=8, checkpointing=not how)
+        for how in ("", ", no checkpointing")
+        for who, path in (("release", "plain"), ("ours", "packed"))
+    }
+    stages = [
+        [stage, *(_gib(sum(found[stage].values())) for found in columns.values())]
+        for stage in columns["ours"]
+    ]
+    backward = {name: found["backward"] for name, found in columns.items()}
+    names = dict.fromkeys(part for found in backward.values() for part in found)
+    parts = [[n, *(_gib(found.get(n, 0)) for found in backward.values())] for n in names]
+    whole = memory.static(sizes) | {"gradients": memory.static(sizes)["weights"]}
+    return f"""# Memory of a KTR step on Qwen2.5-VL-7B
+
+Computed by `repro.core.memory`, not measured; `{COMMAND}` writes this file. GiB per device, one
+prompt each: 16 frames of 224 x 420 pixels, {load.prompt} prompt tokens, {load.patches} patches,
+G = {load.generations}, completions of {load.completion} tokens, bf16, everything trained. Weights,
+reference, gradients and Adam are shared by 8 devices (ZeRO-3); whole they are
+{", ".join(f"{name} {_gib(size)}" for name, size in whole.items())}.
+
+{markdown(["stage", *columns], stages)}
+
+What holds the memory of backward:
+
+{markdown(["", *columns], parts)}
+"""
+
+
+def _gib(size: float) -> str:
+    return f"{size / memory.GIB:.1f}"
+
+
+def markdown(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
