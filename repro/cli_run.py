@@ -78,7 +78,10 @@ def reproduce(
 @profile_option
 @click.option("--arm", help="Arm of the recipe (repro list).  [default: the paper's own method]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=PATH, required=True, help="Output folder, empty unless resumed.")
+@click.option(
+    "--out", type=PATH,
+    help="Folder, empty unless resumed.  [default: runs/RECIPE-ARM-sSEED]",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue from the newest checkpoint in --out.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's max_steps.")
 @click.option("--data", type=FILE, help="Your records (.jsonl or .json) instead of the recipe's.")
@@ -86,9 +89,9 @@ def reproduce(
 @click.option("--model", type=FOLDER, help="Start checkpoint instead of the recipe's.")
 @json_option
 def train(
-    recipe: str | None, also: str | None, profile: str, arm: str | None, seed: int, out: Path,
-    resume: bool, steps: int | None, data: Path | None, videos: Path | None, model: Path | None,
-    as_json: bool,
+    recipe: str | None, also: str | None, profile: str, arm: str | None, seed: int,
+    out: Path | None, resume: bool, steps: int | None, data: Path | None, videos: Path | None,
+    model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one arm.
 
@@ -110,6 +113,7 @@ def train(
 
     chosen = Recipe.load(name, profile)
     arm = arm or chosen.paper  # a paper's own method is the arm of its name
+    out = out or Path("runs") / f"{chosen.paper}-{arm}-s{seed}"
     total = steps or chosen.arm(arm).trainer.max_steps
     require_device(chosen)
     again = exits.continues(exits.resuming(resume))
@@ -145,14 +149,17 @@ def train(
     "--limit", type=click.IntRange(1), help="First questions only; the run is then partial."
 )
 @click.option("--save-replies", is_flag=True, help="Keep the texts in the rows.")
-@click.option("--out", type=PATH, required=True, help="Where record.json and rows.jsonl.gz go.")
+@click.option(
+    "--out", type=PATH,
+    help="Where record.json and rows.jsonl.gz go.  [default: runs/BENCHMARK-ARM-sSEED]",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
 @json_option
 def eval_(
     recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
     videos: Path | None, model: str | None, arm: str | None, seed: int, samples: int | None,
-    temperature: float | None, greedy: bool, limit: int | None, save_replies: bool, out: Path,
-    resume: bool, as_json: bool,
+    temperature: float | None, greedy: bool, limit: int | None, save_replies: bool,
+    out: Path | None, resume: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a model and file its record.
 
@@ -178,8 +185,8 @@ def eval_(
 
 def _evaluate(
     recipe: Recipe | None, benchmark: Benchmark, protocol: Protocol, model: str | None,
-    arm: str | None, seed: int, out: Path, *, limit: int | None, save_replies: bool, resume: bool,
-    as_json: bool,
+    arm: str | None, seed: int, out: Path | None, *, limit: int | None, save_replies: bool,
+    resume: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from rich.console import Console
 
@@ -194,6 +201,7 @@ def _evaluate(
         arm=arm or answerer.name,
         seed=seed,
     )
+    out = out or Path("runs") / f"{benchmark.name}-{label.arm}-s{seed}"
     again = exits.continues(exits.resuming(resume))
     with folder.writing(out, resume=resume), showing(Console(stderr=True)) as show, again:
         run = measure(
@@ -207,6 +215,7 @@ def _evaluate(
     part = " (partial)" if record.partial else ""
     counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
     click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
+    click.echo(f"record: {out / 'record.json'}")
     lost = [row.detail for row in run.rows if row.outcome == "undecodable"]
     if lost:
         click.echo(f"{len(lost)} questions have a clip that cannot be read, first {lost[0]}")

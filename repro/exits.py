@@ -21,7 +21,7 @@ OK, INTERNAL, BAD_INPUT, NOT_COMPARABLE, ENVIRONMENT, INCONCLUSIVE, REGRESSION =
 CONTINUE = "run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 class Interrupted(KeyboardInterrupt):

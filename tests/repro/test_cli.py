@@ -255,7 +255,8 @@ def test_your_own_films_without_a_recipe(records: Path, tmp_path: Path, checkpoi
     words = ("--videos", tmp_path, "--limit", 2)
     result = run(*ask(records, tmp_path / "out", str(checkpoint), *words))
     assert result.exit_code == 0, (result.output, result.exception)
-    score, lost = result.stdout.splitlines()
+    score, where, lost = result.stdout.splitlines()
+    assert where == f"record: {tmp_path / 'out' / 'record.json'}"
     assert "0.0 % of 2 questions (partial) (2 undecodable)" in score
     assert lost.startswith(f"2 questions have a clip that cannot be read, first {tmp_path}")
     assert lost.endswith(": no such file")
@@ -278,6 +279,20 @@ def test_training_on_your_own_records(records: Path, tmp_path: Path, checkpoint:
     again = run("train", "--recipe", "ktr", *words, "--resume", "--json")
     assert json.loads(again.stdout) == done, "finished, and not repeated"
     assert "is not empty: --resume" in fails(2, "train", "--recipe", "ktr", *words)
+
+
+def test_where_records_go_when_nobody_says(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("eval", "--benchmark", "jsonl", "--data", records, "--model", "oracle")
+    assert run(*words).exit_code == 0
+    assert (tmp_path / "runs" / "jsonl-oracle-s0" / "record.json").exists()
+    assert "runs/jsonl-oracle-s0 is not empty" in fails(2, *words)
+    (tmp_path / "runs" / "ktr-grpo-s3").mkdir()
+    (tmp_path / "runs" / "ktr-grpo-s3" / "mine").touch()
+    said = fails(2, "train", "ktr", "--arm", "grpo", "--seed", 3)
+    assert "runs/ktr-grpo-s3 is not empty" in said
 
 
 def test_training_stops_at_a_film_it_cannot_read(

@@ -32,6 +32,7 @@ from repro.exits import Interrupted, StageFailed, continues, explain, resuming
         (RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)"), 4),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2),
         (OSError(errno.EROFS, "Read-only file system", "/ro/x"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/file/x"), 2),
     ],
 )
 def test_code(error: BaseException, code: int) -> None:
