@@ -163,6 +163,8 @@ def eval_(
 ) -> None:  # fmt: skip
     """Evaluate a model and file its record.
 
+    Own records are asked as Video-R1 asks; with --recipe as that recipe trains and asks.
+
     \b
     Examples:
       repro eval --benchmark microworld --model oracle --out runs/oracle
