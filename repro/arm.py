@@ -22,7 +22,8 @@ from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from repro import folder
 from repro.exits import Interrupted
-from repro.recipe import Recipe
+from repro.recipe import Recipe, papers
+from repro.strict import nearest
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -48,6 +49,10 @@ def train_arm(
     """
     import torch
 
+    if recipe.paper not in papers():
+        raise BadInput(
+            f"{recipe.file}: there is no paper {recipe.paper!r}{nearest(recipe.paper, papers())}"
+        )
     torch.set_num_threads(1)  # the fastest on a shared machine, and bit-exact on resume
     torch.use_deterministic_algorithms(True, warn_only=True)
     with folder.writing(out, resume=resume):
@@ -196,8 +201,10 @@ def _provenance(
 
 
 def _check_same(path: Path, provenance: dict[str, Any]) -> None:
-    """A resumed arm must be the arm that was begun."""
+    """A resumed arm must be the arm that was begun, and its folder one of ours."""
     if not path.exists():
+        if any(not entry.name.startswith(".") for entry in path.parent.iterdir()):
+            raise BadInput(f"{path.parent} is not empty and no run of ours; choose another --out")
         return
     begun = json.loads(path.read_text())
     for key in ("fingerprint", "arm", "seed", "steps", "start", "data"):

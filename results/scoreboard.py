@@ -145,7 +145,7 @@ class Board:
         asked = [each for entry in self.entries for each in entry.asked]
         counted = [each.verdict for each in asked if each.verdict.counted]
         if not counted:
-            return f"No cell counts yet: {len(asked)} are registered"
+            return f"No printed number counts yet, of {len(asked)} registered cells"
         green = sum(verdict.word == "reproduced" for verdict in counted)
         return (
             f"{green} of {count(len(counted), 'counted cell')} reproduced, "

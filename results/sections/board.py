@@ -43,8 +43,24 @@ def hero(board: Board) -> str:
     return (
         f'<div class="hero"><p class="kicker">Does it reproduce?</p>'
         f"<h1>{escape(board.headline)}</h1>"
-        f'<p class="lede">{lede}</p><ul class="tiles">{tiles}</ul></div>'
+        f'<p class="lede">{lede}</p><ul class="tiles">{tiles}</ul>{_micro(board)}</div>'
     )
+
+
+def _micro(board: Board) -> str:
+    """Where the micro profile's own claims are, in a line of its own."""
+    lines = []
+    for micro in board.micro:
+        anchor = f"{micro.paper}-{micro.benchmark}-{micro.split}-claims".replace("_", "-")
+        lines += [
+            f'<a href="#{anchor}">{escape(label(c.method))} {MINUS} {escape(label(c.baseline))} '
+            f"<b>{'' if c.delta is None else signed(c.delta)}</b></a>{word_badge(c.word, c.text)}"
+            for c in micro.claims
+        ]
+    if not lines:
+        return ""
+    own = '<span class="soft">Micro profile, our own:</span>'
+    return f'<p class="microline">{own}{"".join(lines)}</p>'
 
 
 def filters(board: Board) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -120,14 +120,16 @@ def curves(view: View) -> str:
         return ""
     steps = [s for drawn in found.values() for c in drawn.values() for s in c.steps]
     x = charts.Scale(min(steps), max(max(steps), min(steps) + 1))
-    y = {key: charts.scale_over(_values(drawn)) for key, drawn in found.items()}
+    found = {key: {arm: _smooth(c, window) for arm, c in own.items()} for key, own in found.items()}
+    shades = {key: _bands(key, window, view) for key in found}
+    y = {key: charts.scale_over(_values(own, shades[key])) for key, own in found.items()}
     panels = "".join(
-        _panel(key, title, unit, style, found[key], _bands(key, window, view), x, y[key], view)
+        _panel(key, title, unit, style, found[key], shades[key], x, y[key], view)
         for key, title, unit, style in _PANELS
         if key in found
     )
     stride = max(1, math.ceil(longest / _POINTS))
-    moving = f", a moving average over {window * stride} steps" if window > 1 else ""
+    moving = f", both as moving averages over {window * stride} steps" if window > 1 else ""
     text = (
         f"Thin lines are seeds, the bold line is their mean{moving}; the numbers are its end. "
         f"Point at a panel to read all of them at that step.{_shading(view)}"
@@ -358,8 +360,18 @@ def _trained(arm: Arm) -> list[Run]:
     return [run for run in arm.runs if run.curves]
 
 
-def _values(drawn: Mapping[int, Curve]) -> list[float]:
-    return [v for c in drawn.values() for seed in c.seeds for v in seed if v is not None]
+def _smooth(drawn: Curve, window: int) -> Curve:
+    """With the seeds smoothed as the mean is: single steps are mostly the luck of their prompts."""
+    return replace(drawn, seeds=tuple(tuple(charts.smoothed(s, window)) for s in drawn.seeds))
+
+
+def _values(drawn: Mapping[int, Curve], bands: Mapping[int, Band]) -> list[float]:
+    """Everything a panel shows; of a band no more than half its width beyond the seeds."""
+    own = [v for c in drawn.values() for seed in c.seeds for v in seed if v is not None]
+    room = 0.5 * (max(own) - min(own))
+    low, high = min(own) - room, max(own) + room
+    shade = [v for b in bands.values() for v in (*b.low, *b.high) if v is not None]
+    return own + [min(high, max(low, v)) for v in shade if math.isfinite(v)]
 
 
 def _step_ticks(x: charts.Scale) -> list[float]:

@@ -291,8 +291,21 @@ def test_where_records_go_when_nobody_says(
     assert "runs/jsonl-oracle-s0 is not empty" in fails(2, *words)
     (tmp_path / "runs" / "ktr-grpo-s3").mkdir()
     (tmp_path / "runs" / "ktr-grpo-s3" / "mine").touch()
-    said = fails(2, "train", "ktr", "--arm", "grpo", "--seed", 3)
-    assert "runs/ktr-grpo-s3 is not empty" in said
+    words = ("train", "ktr", "--arm", "grpo", "--seed", 3, "--data", records)
+    assert "runs/ktr-grpo-s3 is not empty: --resume" in fails(2, *words)
+    assert "runs/ktr-grpo-s3 is not empty and no run of ours" in fails(2, *words, "--resume")
+    assert [p.name for p in (tmp_path / "runs" / "ktr-grpo-s3").glob("[!.]*")] == ["mine"]
+
+
+def test_a_recipe_of_your_own_belongs_to_a_paper(tmp_path: Path) -> None:
+    """Whose method it trains is the folder of that name; others are refused before any work."""
+    from repro.recipe import papers
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(papers()["ktr"].read_text().replace("paper: ktr\n", "paper: kt\n"))
+    said = fails(2, "train", path, "--arm", "ktr", "--out", tmp_path / "out")
+    assert "mine.yaml: there is no paper 'kt'; did you mean 'ktr'?" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_stops_at_a_film_it_cannot_read(

@@ -100,7 +100,7 @@ def test_micro_and_paper_numbers_never_share_a_table(board: Board) -> None:
 
 def test_an_empty_ledger_says_so(tmp_path: Path) -> None:
     board, runs = load_board(ROOT, tmp_path / "nothing")
-    assert runs == [] and board.headline.startswith("No cell counts yet: ")
+    assert runs == [] and board.headline.startswith("No printed number counts yet")
     assert set(board.words) >= {"reproduced", "not run"} and board.words["reproduced"] == 0
 
 

@@ -224,7 +224,7 @@ def test_without_any_run_the_report_says_what_is_missing(tmp_path: Path) -> None
     board, _ = publish.load_board(ROOT, tmp_path / "none")
     report.build_suite(board, tmp_path / "r.html")
     text = "".join(outline((tmp_path / "r.html").read_text()).text)
-    assert "No cell counts yet" in text and "No printed number has been measured" in text
+    assert "No printed number counts yet" in text and "No printed number has been measured" in text
     assert "paper-claims" not in outline((tmp_path / "r.html").read_text()).ids
 
 

@@ -152,6 +152,17 @@ def test_shuffling_patches_equals_processing_shuffled_frames(
     assert mixed.second_per_grid == prompt.encoded.second_per_grid
 
 
+def test_a_group_s_seed_draws_its_one_shuffle(
+    loud: VLM, asked: Any, group_of: Callable[..., Group], switches: Switches
+) -> None:
+    group = group_of(asked.video, [6, 6])
+    same, again, other = scored(
+        loud, [replace(group, seed=s) for s in (1, 1, 2)], switches, needs=("temporal",)
+    )
+    torch.testing.assert_close(same.temporal, again.temporal, rtol=1e-4, atol=1e-5)
+    assert (same.temporal - other.temporal).abs().max() > 1e-3
+
+
 @given(st.integers(2, 6), st.integers(0, 2**32))
 def test_excluded_never_gives_the_identity(n: int, seed: int) -> None:
     order = permutation(n, "excluded", seeded(seed))
