@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from repro import exits
-from repro.cli_results import compare, report, score, verify
+from repro.cli_ledger import compare, gate, ledger_
+from repro.cli_results import export, list_, report, score, verify
 from repro.cli_run import eval_, reproduce, train
 from repro.options import (
     PATH,
@@ -58,33 +59,6 @@ def cli() -> None:
 
 
 # --- what there is ------------------------------------------------------------------------------
-
-
-@cli.command("list")
-@json_option
-def list_(as_json: bool) -> None:
-    """Papers with their profiles and arms, and benchmarks.
-
-    \b
-    Example:
-      repro list
-    """
-    from evals.benchmarks import NAMES
-    from repro.recipe import Recipe, papers
-
-    recipes = [Recipe.load(name) for name in papers()]
-    if as_json:
-        found = [
-            {"paper": r.paper, "title": r.title, "profiles": r.profiles, "arms": list(r.arms)}
-            for r in recipes
-        ]
-        show_json({"papers": found, "benchmarks": NAMES})
-        return
-    table(
-        ("paper", "profiles", "arms", "title"),
-        [(r.paper, ", ".join(r.profiles), ", ".join(r.arms), r.title) for r in recipes],
-    )
-    click.echo(f"\nbenchmarks: {', '.join(NAMES)}")
 
 
 @cli.command()
@@ -266,7 +240,9 @@ def data_make(split: str, films: int | None, seed: int, to: Path | None) -> None
     click.echo(microworld.make(split, n=films, seed=seed, cache=to))
 
 
-for command in (reproduce, train, eval_, score, report, compare, verify):
+for command in (
+    list_, reproduce, train, eval_, score, report, compare, verify, gate, ledger_, export,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -1,14 +1,124 @@
-"""`repro score`, `report`, `compare` and `verify`: the commands that need no model."""
+"""`repro list`, `score`, `report`, `verify` and `export`: what there is, in words and files."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from repro import exits
-from repro.options import FILE, FOLDER, PATH, json_option, show_json, table, words
+from repro.options import FILE, PATH, json_option, show_json, table, words
+
+if TYPE_CHECKING:
+    from results.ledger import Run
+    from results.printed import Paper
+    from results.scoreboard import Board
+    from results.status import Status
+
+
+@click.command("list")
+@click.argument("paper", required=False)
+@click.option("--all", "every", is_flag=True, help="Exploratory cells too; they never count.")
+@json_option
+def list_(paper: str | None, every: bool, as_json: bool) -> None:
+    """Papers with their status, or the cells of one PAPER.
+
+    \b
+    Examples:
+      repro list
+      repro list ktr
+      repro list --json
+    """
+    from evals.benchmarks import NAMES
+    from repro.recipe import Recipe, papers
+
+    known, runs = _papers_and_runs()
+    recipes = {name: Recipe.load(name) for name in papers()}
+    if paper is not None and paper not in known:
+        from repro.strict import nearest
+
+        raise click.UsageError(f"there is no paper {paper!r}{nearest(paper, known)}")
+    cells = {
+        name: [s for s in _statuses(known[name], runs) if every or s.cell.registered]
+        for name in ([paper] if paper else known)
+    }
+    if as_json:
+        found = [_paper_json(known[name], recipes.get(name), cells[name]) for name in cells]
+        show_json({"papers": found, "benchmarks": NAMES})
+    elif paper is not None:
+        _show_cells(known[paper], cells[paper])
+    else:
+        _show_papers(known, recipes, cells)
+        click.echo(f"\nbenchmarks: {', '.join(NAMES)}")
+        click.echo("`repro list PAPER` shows its cells; --all also those that never count")
+
+
+def _papers_and_runs() -> tuple[dict[str, Paper], list[Run]]:
+    """Every paper with reported numbers, and the runs that may answer them."""
+    from repro.conclude import committed, ledger_errors
+    from repro.machine import ROOT
+    from results import ledger
+    from results.reported import load_reported
+
+    with ledger_errors():
+        read = [load_reported(path) for path in sorted(ROOT.glob("repro/*/reported.yaml"))]
+        at = committed()
+        runs = ledger.load(at, only=lambda r: r.profile != "micro") if at.is_dir() else []
+    return {paper.id: paper for paper in read}, runs
+
+
+def _statuses(paper: Paper, runs: list[Run]) -> list[Status]:
+    from repro.conclude import ledger_errors
+    from results.policy import load_policy
+    from results.status import statuses
+
+    with ledger_errors():
+        return statuses(paper, runs, load_policy())
+
+
+def _paper_json(paper: Paper, recipe: Any, cells: list[Status]) -> dict[str, Any]:
+    return {
+        "paper": paper.id,
+        "title": paper.title,
+        "arxiv": paper.arxiv,
+        "profiles": list(recipe.profiles) if recipe else [],
+        "arms": list(recipe.arms) if recipe else [],
+        "status": paper.status,
+        "cells": [cell.as_dict() for cell in cells],
+    }
+
+
+def _show_papers(
+    known: dict[str, Paper], recipes: dict[str, Any], cells: dict[str, list[Status]]
+) -> None:
+    for name, paper in known.items():
+        recipe = recipes.get(name)
+        click.echo(f"{name}: {paper.title} (arXiv {paper.arxiv})")
+        if recipe:
+            click.echo(f"  profiles {', '.join(recipe.profiles)}; arms {', '.join(recipe.arms)}")
+        else:
+            click.echo("  no recipe yet")
+        click.echo(f"  {len(cells[name])} cells: {_counts(cells[name])}")
+
+
+def _counts(cells: list[Status]) -> str:
+    from collections import Counter
+
+    found = Counter(cell.word for cell in cells)
+    return ", ".join(f"{n} {word}" for word, n in found.most_common()) or "no number could be had"
+
+
+def _show_cells(paper: Paper, cells: list[Status]) -> None:
+    click.echo(f"{paper.title} (arXiv {paper.arxiv})\n{paper.status}\n")
+    rows = [
+        (
+            cell.cell.id, cell.printed,
+            "" if cell.ours is None else f"{100 * cell.ours:.1f}", cell.word, cell.reason,
+        )
+        for cell in cells
+    ]  # fmt: skip
+    table(("cell", "printed", "ours", "word", "why"), rows)
 
 
 @click.command()
@@ -53,67 +163,129 @@ def score(
 
 
 @click.command()
-@click.argument("folder", type=PATH, default=Path("runs/ktr-micro"))
-@click.option("--out", type=PATH, help="HTML file.  [default: FOLDER/report.html]")
-def report(folder: Path, out: Path | None) -> None:
-    """The HTML report and the closing table of the runs in FOLDER.
+@click.argument("folder", type=PATH, required=False)
+@click.option(
+    "--out", type=PATH, help="HTML file.  [default: FOLDER/report.html, or results/report.html]"
+)
+@click.option("--exit-code", is_flag=True, help="End with the code of the worst measured word.")
+@json_option
+def report(folder: Path | None, out: Path | None, exit_code: bool, as_json: bool) -> None:
+    """The HTML report of everything, or of the runs in FOLDER.
+
+    Of a folder it prints the closing table too. Without FOLDER and --out it also writes
+    SCOREBOARD.md, the README's block and
+    results/report.json, which `repro verify` checks byte by byte.
 
     \b
-    Example:
+    Examples:
+      repro report
       repro report runs/ktr-micro
     """
-    from repro.conclude import conclude
+    from repro.conclude import conclude, whole
 
-    done = conclude(folder, out=out or folder / "report.html", command=f"repro report {folder}")
-    click.echo(done.text)
-    click.echo(f"report: {done.report}")
+    if folder is not None:
+        page = out or folder / "report.html"
+        done = conclude(folder, out=page, command=f"repro report {folder}")
+        if as_json:
+            show_json({"report": done.report, "claims": [c.as_dict() for c in done.claims]})
+        else:
+            click.echo(f"{done.text}\nreport: {done.report}")
+        worst = [str(claim.word) for claim in done.claims]
+    else:
+        found = whole(out)
+        if as_json:
+            changed = [str(path) for path in found.changed]
+            show_json({"report": found.report, "changed": changed, **found.board.as_dict()})
+        else:
+            click.echo(f"{found.board.headline}.\nreport: {found.report}")
+            for path in found.changed:
+                click.echo(f"written: {path}")
+        worst = _measured(found.board)
+    if exit_code:
+        raise click.exceptions.Exit(_worst(worst))
 
 
-@click.command()
-@click.argument("first", type=FOLDER)
-@click.argument("second", type=FOLDER)
-@json_option
-def compare(first: Path, second: Path, as_json: bool) -> None:
-    """Pair two runs by question: SECOND minus FIRST. Exit code 3 if they are not comparable.
+def _measured(board: Board) -> list[str]:
+    """Words of everything that was measured, the papers' numbers and the micro claims."""
+    found: list[str] = [each.verdict.word for entry in board.entries for each in entry.asked]
+    found += [each.claim.word for entry in board.entries for each in entry.claims]
+    found += [claim.word for micro in board.micro for claim in micro.claims]
+    return [word for word in found if word != "not run"]
 
-    \b
-    Example:
-      repro compare runs/ktr-micro/grpo-s0 runs/ktr-micro/ktr-s0
-    """
-    from repro.conclude import compare as pair
 
-    found = pair(first, second)
-    if as_json:
-        show_json(asdict(found))
-        return
-    d = found.difference
-    click.echo(
-        f"{100 * found.scores[0]:.1f} % -> {100 * found.scores[1]:.1f} %: "
-        f"{100 * d.estimate:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]\n"
-        f"{found.questions} questions: {found.better} better, {found.worse} worse, "
-        f"{found.questions - found.better - found.worse} equal"
-    )
+def _worst(found: list[Any]) -> int:
+    """regression, then environment, then not comparable, then inconclusive, then ok."""
+    from results.verdict import EXIT_CODES
+
+    codes = {EXIT_CODES[word] for word in found}
+    order = (exits.REGRESSION, exits.ENVIRONMENT, exits.NOT_COMPARABLE, exits.INCONCLUSIVE)
+    return next((code for code in order if code in codes), exits.OK)
 
 
 @click.command()
 @click.argument("folder", type=PATH, required=False)
 @json_option
 def verify(folder: Path | None, as_json: bool) -> None:
-    """Recompute every score from its rows. Exit code 6 if a record says something else.
+    """Recompute every score, verdict and generated file.
+
+    Exit code 6 if one differs. Without FOLDER: the ledger, SCOREBOARD.md, the README's block and
+    results/report.json, byte by
+    byte. With it: the scores of the runs there.
 
     \b
     Example:
-      repro verify results/runs
+      repro verify
     """
-    from repro.conclude import committed
     from repro.conclude import verify as check
 
-    count, problems = check(folder or committed())
+    found = check(folder)
     if as_json:
-        show_json({"runs": count, "problems": problems})
+        show_json({"runs": found.runs, "files": found.files, "problems": found.problems})
     else:
-        for problem in problems:
+        for problem in found.problems:
             click.echo(problem)
-        click.echo(f"{count} runs read, {len(problems)} differences")
-    if problems:
+        files = f" and {found.files} generated files" if found.files else ""
+        click.echo(f"{found.runs} runs{files} computed again, {len(found.problems)} differences")
+    if found.problems:
         raise click.exceptions.Exit(exits.REGRESSION)
+
+
+@click.command()
+@click.argument("folder", type=PATH, required=False)
+@click.option(
+    "--format", "kind", type=click.Choice(["csv", "model-index"]), default="csv", show_default=True
+)
+@click.option("--model", help="Only runs of this model; the model index is about one.")
+@click.option("--name", help="Of the model, in the model index.  [default: as recorded]")
+@click.option("--out", type=PATH, help="Instead of stdout.")
+def export(
+    folder: Path | None, kind: str, model: str | None, name: str | None, out: Path | None
+) -> None:
+    """The runs of the ledger, or of FOLDER, for other programs.
+
+    csv: a line per run. model-index: the YAML that Hugging Face model cards carry.
+
+    \b
+    Examples:
+      repro export --out runs.csv
+      repro export --format model-index --model ktr-s0
+    """
+    from repro.conclude import committed, ledger_errors
+    from results import ledger
+    from results.export import to_csv, to_model_index
+    from results.ledger import write_atomically
+
+    with ledger_errors():
+        at = folder or committed()
+        runs = ledger.load(at, only=lambda r: model in (None, r.model["id"]))
+        if not runs:
+            from evals.errors import BadInput
+
+            raise BadInput(f"{at} holds no run" + (f" of {model}" if model else ""))
+        text = to_csv(runs) if kind == "csv" else to_model_index(runs, name=name)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text.encode())
+        click.echo(f"{len(runs)} runs: {out}", err=True)

@@ -1,23 +1,36 @@
-"""From filed runs to a word: the report and closing table, paired comparison, check."""
+"""From filed runs to words: reports, tables, paired comparison, gate, check.
+
+| of              | gives                                                                       |
+|-----------------|-----------------------------------------------------------------------------|
+| a run folder    | `conclude`: report.html and the closing table, the committed runs beside it |
+| the ledger      | `whole`: results/report.html, SCOREBOARD.md, the README's block, report.json |
+| two runs        | `compare`: flips by question                                                |
+| two ledgers     | `hold`: the regression gate                                                 |
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-
-import numpy as np
 
 from evals.errors import BadInput, NotComparable
 from repro.machine import ROOT
-from results import ledger, verdict
+from results import compare as pairs
+from results import gate, ledger, publish, verdict
+from results.cells import Cell
 from results.schema import LedgerError
-from results.stats import Interval, clustered_interval
+from results.scoreboard import Board
+from results.strict import ReportedError
 
-#: What must agree before two runs are paired; the rest is what may differ between them.
-SAME = ("benchmark", "split", "metric", "samples", "protocol_hash", "dataset")
+RUNS = Path("results", "runs")
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def ledger_errors() -> Iterator[None]:
     """`results` knows nothing of exit codes: its errors as ours."""
     try:
         yield
-    except LedgerError as error:
+    except (LedgerError, ReportedError) as error:
         raise BadInput(str(error)) from error
     except verdict.NotComparable as error:
         raise NotComparable(str(error)) from error
@@ -33,7 +46,16 @@ def ledger_errors() -> Iterator[None]:
 
 def committed() -> Path:
     """Where records live: $REPRO_RUNS, else results/runs of this tree."""
-    return Path(os.environ.get("REPRO_RUNS") or ROOT / "results" / "runs")
+    return Path(os.environ.get("REPRO_RUNS") or ROOT / RUNS)
+
+
+def published() -> bool:
+    """Whether the ledger is the one that this checkout's scoreboard is made from."""
+    own = (ROOT / RUNS).resolve() == committed().resolve()
+    return own and (ROOT / "pyproject.toml").is_file()
+
+
+# --- reports -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -46,11 +68,12 @@ class Conclusion:
 
 
 def conclude(folder: Path, *, out: Path, command: str) -> Conclusion:
-    """Build the report of the runs in `folder`, beside the committed ones of the same paper.
+    """Build the report of the runs in `folder`: of the micro profile beside the committed runs of
+    the same paper, of the paper profile beside the paper's numbers.
 
     Raises BadInput when no whole run is there.
     """
-    from results import report
+    from results import report, terminal
 
     with ledger_errors():
         runs = ledger.load(folder) if folder.is_dir() else []
@@ -58,13 +81,18 @@ def conclude(folder: Path, *, out: Path, command: str) -> Conclusion:
             raise BadInput(f"{folder} holds no whole run to report; `repro reproduce` makes some")
         policy = verdict.load_policy()
         claims = verdict.registered(runs, policy)
+        if any(run.record.profile == "paper" for run in runs):
+            own = {run.record.paper for run in runs}
+            board = publish.load_board(ROOT, folder)[0].only(own)
+            path = report.build_suite(board, out, command=command, how=how_to_run)
+            return Conclusion(terminal.board_text(board), path, claims)
         beside = _reference(runs[0], folder)
         decided = verdict.registered(beside, policy) if beside else ()
         path = report.build(
             runs, claims, out, reference=beside, reference_claims=decided, policy=policy,
             command=command,
         )  # fmt: skip
-        text = report.summary_text(runs, claims, reference_claims=decided, policy=policy)
+        text = terminal.summary_text(runs, claims, reference_claims=decided, policy=policy)
     return Conclusion(text, path, claims)
 
 
@@ -82,47 +110,107 @@ def _reference(run: ledger.Run, folder: Path) -> list[ledger.Run]:
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Second minus first over the same questions, with the interval over videos."""
+class Whole:
+    """The report of everything, and the committed files that changed with it."""
 
-    first: str
-    second: str
-    scores: tuple[float, float]
-    difference: Interval
-    better: int
-    worse: int
-    questions: int
+    board: Board
+    report: Path
+    changed: tuple[Path, ...]
 
 
-def compare(first: Path, second: Path) -> Paired:
-    """Pair two runs by question. Raises NotComparable naming what differs."""
+def whole(out: Path | None = None) -> Whole:
+    """Write the report of the ledger to `out`; without it to results/report.html, and with it
+    SCOREBOARD.md, the README's block and results/report.json where this is their checkout."""
+    from results import report
+
     with ledger_errors():
-        a, b = ledger.read(first), ledger.read(second)
-    differing = [key for key in SAME if getattr(a.record, key) != getattr(b.record, key)]
-    if not differing and a.items.ids != b.items.ids:
-        differing = ["questions"]
-    if differing:
-        raise NotComparable(f"{first} and {second} differ in {', '.join(differing)}")
-    policy = verdict.load_policy()
-    delta = b.items.scores - a.items.scores
-    return Paired(
-        first=str(first),
-        second=str(second),
-        scores=(a.record.score, b.record.score),
-        difference=clustered_interval(
-            delta, a.items.clusters, policy.level, policy.draws, policy.draw_seed
-        ),
-        better=int(np.sum(delta > 0)),
-        worse=int(np.sum(delta < 0)),
-        questions=len(delta),
-    )
+        board, _ = publish.load_board(ROOT, committed())
+        at = out or ROOT / "results" / "report.html"
+        report.build_suite(board, at, provenance=_provenance(), how=how_to_run)
+        changed = publish.publish(ROOT, board) if out is None and published() else []
+    return Whole(board, at, tuple(changed))
 
 
-def verify(folder: Path) -> tuple[int, Sequence[str]]:
-    """(runs read, what each record says that its rows do not)."""
+def _provenance() -> dict[str, str]:
+    """What the whole suite hangs on, beside what the records say."""
+    lock = ROOT / "requirements" / "cpu.txt"
+    return {"pinned packages": f"{lock.name}, sha256 {_digest(lock)}"} if lock.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def how_to_run(cell: Cell) -> str:
+    """The command that fills a cell, "" where no recipe of ours does."""
+    from repro.recipe import papers
+
+    number = cell.reported
+    if number.paper not in papers() or (cell.kind != "score" and number.arm is None):
+        return ""
+    recipe = f"{number.paper} --profile paper"
+    if cell.kind == "score":
+        weights = f"--model {number.model.weights} --arm {number.arm or 'released'}"
+        return f"repro eval --recipe {recipe} --benchmark {number.benchmark} {weights}"
+    arms = [number.arm, *([cell.against.arm] if cell.against else [])]
+    return f"repro reproduce {recipe} --arms {','.join(arm for arm in arms if arm)}"
+
+
+# --- two runs, two ledgers -----------------------------------------------------------------
+
+
+def compare(first: Path, second: Path) -> pairs.Comparison:
+    """Pair two runs by question. Raises NotComparable naming every field that differs."""
     with ledger_errors():
-        runs = ledger.load(folder) if folder.is_dir() else []
-    if not runs:
-        raise BadInput(f"{folder} holds no record.json")
-    found = [f"{run.directory}: {problem}" for run in runs for problem in ledger.verify(run)]
-    return len(runs), found
+        return pairs.compare(_run(first), _run(second), verdict.load_policy())
+
+
+def _run(folder: Path) -> ledger.Run:
+    if not (folder / ledger.RECORD).is_file():
+        raise BadInput(f"{folder} holds no {ledger.RECORD}: name the folder of one run")
+    return ledger.read(folder)
+
+
+def hold(baseline: str, candidate: Path, *, allow_missing: bool = False) -> gate.Gate:
+    """The gate between the runs of `baseline` (a folder, or a git revision of this checkout) and
+    those under `candidate`. Raises BadInput where either holds no run."""
+    with ledger_errors(), tempfile.TemporaryDirectory(prefix="reelproof-gate-") as scratch:
+        at = Path(baseline) if Path(baseline).is_dir() else _checkout(baseline, Path(scratch))
+        before, after = (_runs(folder) for folder in (at, candidate))
+        return gate.gate(before, after, verdict.load_policy(), allow_missing=allow_missing)
+
+
+def _runs(folder: Path) -> list[ledger.Run]:
+    found = ledger.load(folder) if folder.is_dir() else []
+    if not found:
+        raise BadInput(f"{folder} holds no {ledger.RECORD}")
+    return found
+
+
+def _checkout(revision: str, scratch: Path) -> Path:
+    """results/runs as it was at `revision`, unpacked under `scratch`."""
+    command = ["git", "-C", str(ROOT), "archive", "--format=tar", revision, "--", str(RUNS)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise BadInput(
+            f"{revision} is neither a folder nor a git revision of this checkout that holds {RUNS}"
+        ) from None
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        tar.extractall(scratch, filter="data")
+    return scratch / RUNS
+
+
+# --- checking ------------------------------------------------------------------------------
+
+
+def verify(folder: Path | None = None) -> publish.Verified:
+    """Every score of the runs in `folder` against its rows. Without it the ledger, and where this
+    is its checkout also every verdict and every generated file, byte by byte."""
+    at = folder or committed()
+    with ledger_errors():
+        if folder is None and published():
+            return publish.verify_all(ROOT, at)
+        runs: Sequence[ledger.Run] = _runs(at)
+        problems = [f"{run.directory}: {what}" for run in runs for what in ledger.verify(run)]
+    return publish.Verified(len(runs), 0, tuple(problems))

@@ -27,7 +27,7 @@ from results.stats import Interval, clustered_interval, seed_interval, seeds_nee
 Word = Literal["holds", "reversed", "undecided", "not run"]
 
 #: Two runs are compared only if these agree.
-SAME = ("paper", "profile", "benchmark", "split", "metric", "samples", "protocol_hash")
+SAME = ("paper", "profile", "benchmark", "split", "metric", "samples")
 
 
 class NotComparable(ValueError):
@@ -260,6 +260,8 @@ def _comparable(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         differing = [key for key in SAME if getattr(run.record, key) != getattr(first.record, key)]
+        if run.protocol_key != first.protocol_key:
+            differing.append("protocol")
         if run.record.dataset != first.record.dataset:
             differing.append("dataset")
         if not differing and run.items.ids != first.items.ids:
@@ -274,12 +276,12 @@ def _shared_protocol(
     one: Sequence[Run], other: Sequence[Run]
 ) -> tuple[Sequence[Run], Sequence[Run], tuple[str, ...]]:
     """Both arms under one protocol, if possible a shared one, and how many runs stood aside."""
-    sides = [{(r.record.protocol_hash, r.record.seed) for r in runs} for runs in (one, other)]
+    sides = [{(r.protocol_key, r.record.seed) for r in runs} for runs in (one, other)]
     paired = Counter(protocol for protocol, _ in sides[0] & sides[1])
     chosen = min(paired, key=lambda name: (-paired[name], name), default=None)
     first = [chosen or min((name for name, _ in side), default="") for side in sides]
     kept = [
-        [r for r in runs if r.record.protocol_hash == name]
+        [r for r in runs if r.protocol_key == name]
         for runs, name in zip((one, other), first, strict=True)
     ]
     aside = len(one) + len(other) - len(kept[0]) - len(kept[1])

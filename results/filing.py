@@ -25,10 +25,11 @@ COMPUTED = ("schema", "rows", "curves", "tokens")
 
 @dataclass(frozen=True)
 class Filed:
-    """What became of one run: where it lies, and whether it lay there already."""
+    """What became of one run: where it lies, and whether it lay there already; `sound` is a run
+    that was only checked."""
 
     path: Path
-    word: Literal["filed", "already there"]
+    word: Literal["filed", "already there", "sound"]
 
 
 def place(run: Run) -> Path:
@@ -42,12 +43,13 @@ def place(run: Run) -> Path:
     return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}"
 
 
-def add(source: Path | str, root: Path | str) -> list[Filed]:
+def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[Filed]:
     """File every run under `source` into the ledger at `root`; nothing is filed if one is bad.
 
     Hashes are checked against the files, then computed again for the files as written here, so a
-    run filed twice is the same bytes. Raises LedgerError: no record, rows that contradict their
-    record, a partial run, or another run already filed in the same place.
+    run filed twice is the same bytes. dry_run: everything but the writing. Raises LedgerError: no
+    record, rows that contradict their record, a partial run, or another run already filed in the
+    same place.
     """
     runs = [(run, Path(root) / place(run)) for run in _sound(Path(source))]
     targets = [target for _, target in runs]
@@ -59,7 +61,7 @@ def add(source: Path | str, root: Path | str) -> list[Filed]:
                 f"{run.directory} belongs to {target}, where another run is filed; "
                 "which one counts is not ours to choose"
             )
-    return [_file(run, target) for run, target in runs]
+    return [_file(run, target, dry_run) for run, target in runs]
 
 
 def _sound(source: Path) -> Iterator[Run]:
@@ -74,9 +76,11 @@ def _sound(source: Path) -> Iterator[Run]:
         yield run
 
 
-def _file(run: Run, target: Path) -> Filed:
+def _file(run: Run, target: Path, dry_run: bool) -> Filed:
     if (target / RECORD).is_file():
         return Filed(target, "already there")
+    if dry_run:
+        return Filed(target, "sound")
     assert run.directory is not None
     data = {f.name: getattr(run.record, f.name) for f in fields(Record)}
     stored = {

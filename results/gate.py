@@ -17,6 +17,7 @@ from results.claims import NotComparable, rounded
 from results.compare import paired_p, same_protocol
 from results.ledger import Run
 from results.policy import Policy
+from results.protocol import flat
 from results.stats import holm
 
 Word = Literal["ok", "regression"]
@@ -45,9 +46,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Gate:
-    """All benchmarks; `regression` if one regressed."""
+    """All benchmarks; `regression` if one regressed. missing: baselines that were not run again."""
 
     checks: tuple[Check, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def word(self) -> Word:
@@ -72,16 +74,26 @@ class Gate:
                 }
                 for check in self.checks
             ],
+            "missing": list(self.missing),
         }
 
 
-def gate(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Gate:
+def gate(
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    policy: Policy,
+    *,
+    allow_missing: bool = False,
+) -> Gate:
     """Hold the candidate's runs against the baseline's, paired by what was asked of which weights.
 
-    Raises NotComparable when there is nothing to compare, when a baseline run has no candidate,
-    or when a pair differs in weights, protocol, data or questions.
+    allow_missing: name baselines that were not run again instead of refusing. Raises NotComparable
+    when there is nothing to compare, when a baseline run has no candidate, or when a pair differs
+    in weights, protocol, data or questions.
     """
-    pairs = _pairs(baseline, candidate)
+    pairs, missing = _pairs(baseline, candidate)
+    if missing and not (allow_missing and pairs):
+        raise NotComparable(f"{missing[0]} has a baseline but was not run again")
     found = []
     for name, before, after in pairs:
         delta = after.items.scores - before.items.scores
@@ -104,18 +116,23 @@ def gate(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> G
                 word="regression" if regressed else "ok",
             )
         )
-    return Gate(tuple(checks))
+    return Gate(tuple(checks), missing)
 
 
-def _pairs(baseline: Sequence[Run], candidate: Sequence[Run]) -> list[tuple[str, Run, Run]]:
+def _pairs(
+    baseline: Sequence[Run], candidate: Sequence[Run]
+) -> tuple[list[tuple[str, Run, Run]], tuple[str, ...]]:
+    """Pairs by name, and the names of baselines without a candidate."""
     before, after = _by_cell(baseline), _by_cell(candidate)
     if not before:
         raise NotComparable("the baseline holds no whole run, so nothing guards this change")
-    pairs = []
+    pairs, missing = [], []
     for key, run in sorted(before.items()):
-        name = f"{key[1]} {key[3]} s{key[4]}{' greedy' if run.greedy else ''}"
+        r = run.record
+        name = f"{r.paper} {r.benchmark} {r.arm} s{r.seed}{' greedy' if run.greedy else ''}"
         if key not in after:
-            raise NotComparable(f"{name} has a baseline but was not run again")
+            missing.append(name)
+            continue
         weights = [r.record.model["sha256"] for r in (run, after[key])]
         if weights[0] is None or weights[0] != weights[1]:
             raise NotComparable(
@@ -124,14 +141,20 @@ def _pairs(baseline: Sequence[Run], candidate: Sequence[Run]) -> list[tuple[str,
             )
         same_protocol(run, after[key])
         pairs.append((name, run, after[key]))
-    return pairs
+    return pairs, tuple(missing)
+
+
+def _asked(run: Run) -> tuple[Any, ...]:
+    """The choices of protocol that make two cells of one arm: decoding, frames, prompt."""
+    chosen = flat(run.record.protocol)
+    return run.temperature, str(chosen.get("max_frames")), str(chosen.get("prompt"))
 
 
 def _by_cell(runs: Sequence[Run]) -> dict[tuple[Any, ...], Run]:
     found: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         r = run.record
-        key = (r.paper, r.benchmark, r.split, r.arm, r.seed, r.samples, run.temperature)
+        key = (r.paper, r.profile, r.benchmark, r.split, r.arm, r.seed, r.samples, *_asked(run))
         if r.partial:
             continue
         if key in found:

@@ -22,7 +22,7 @@ import os
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from results.protocol import key as protocol_key
 from results.schema import (
     OUTCOMES,
     UNKNOWN,
@@ -81,6 +82,11 @@ class Run:
     def temperature(self) -> float:
         """Of the decoding; 0 is greedy."""
         return temperature(self.record.protocol)
+
+    @property
+    def protocol_key(self) -> str:
+        """What runs under one protocol share, whichever version of the suite filed them."""
+        return protocol_key(self.record)
 
     @property
     def greedy(self) -> bool:
@@ -173,15 +179,16 @@ def verify(run: Run) -> list[str]:
 # --- reading -------------------------------------------------------------------------------
 
 
-def load(directory: Path | str) -> list[Run]:
+def load(directory: Path | str, *, only: Callable[[Record], bool] | None = None) -> list[Run]:
     """Every run under `directory`, sorted by path; one that is just being replaced is no run.
 
-    Raises LedgerError naming the file.
+    only: whose rows to read at all. Raises LedgerError naming the file.
     """
     found = []
     for path in sorted(Path(directory).rglob(RECORD)):
         with suppress(FileNotFoundError):
-            found.append(read(path.parent))
+            if only is None or only(_record(path, path.read_bytes())):
+                found.append(read(path.parent))
     return found
 
 
@@ -201,9 +208,12 @@ def read(directory: Path | str) -> Run:
                 raise
 
 
+def _record(path: Path, content: bytes) -> Record:
+    return record_from(parse(decode(content, str(path)), str(path)), str(path))
+
+
 def _read(folder: Path, content: bytes) -> Run:
-    path = folder / RECORD
-    record = record_from(parse(decode(content, str(path)), str(path)), str(path))
+    record = _record(folder / RECORD, content)
     rows_path = folder / record.rows["path"]
     text = _unzip(_checked(rows_path, record.rows["sha256"]), str(rows_path))
     rows = rows_from((parse(line, str(rows_path)) for line in lines(text)), str(rows_path))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import ledger
-from results.arms import label
+from results.arms import Arm, arms, label
 from results.charts import ends, percent, signed
 from results.filing import failures
 from results.ledger import Run, write_atomically
-from results.policy import load_policy
+from results.policy import Policy, load_policy
 from results.reported import load_reported
 from results.schema import LedgerError
 from results.scoreboard import (
@@ -32,7 +32,7 @@ from results.scoreboard import (
     build_board,
     report_json,
 )
-from results.verdict import WORDS, Verdict, count
+from results.verdict import WORDS, Claim, Verdict, count
 
 BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
 ICONS = {
@@ -66,8 +66,8 @@ class Verified:
 def scoreboard_markdown(board: Board, *, brief: bool = False) -> str:
     """The board as Markdown. brief: one line per paper, for the README."""
     parts = [f"**{board.headline}.**", _brief(board) if brief else _full(board)]
-    if micro := [_micro(part) for part in board.micro]:
-        kept = "The micro profile trains a tiny student on this machine; its numbers are our own."
+    if micro := [_micro(part, board.policy) for part in board.micro]:
+        kept = "A tiny student trained on a CPU; its numbers are our own, never beside a paper's."
         parts += [f"{'###' if brief else '##'} Micro profile", kept, *micro]
     return "\n\n".join(parts) + "\n"
 
@@ -184,20 +184,63 @@ def _claim_row(entry: Entry, asked: AskedClaim) -> tuple[str, ...]:
     )
 
 
-def _micro(part: MicroBoard) -> str:
+def _micro(part: MicroBoard, policy: Policy) -> str:
+    """What was measured, the arms with their gains, and the registered claims."""
+    shown = arms(part.runs, part.claims, policy)
+    return "\n\n".join([_measure(part, shown), _arms(shown), _claims(part)])
+
+
+def _measure(part: MicroBoard, shown: Sequence[Arm]) -> str:
+    first = shown[0].runs[0]
+    seeds = max(len(arm.runs) for arm in shown)
+    steps = sorted({r.curves[-1]["step"] for arm in shown for r in arm.runs if r.curves})
+    trained = f", {count(seeds, 'seed')} of {' or '.join(map(str, steps))} steps" if steps else ""
+    return (
+        f"**{part.paper}** on {part.benchmark} ({part.split}): {first.record.n:,} questions, "
+        f"{first.record.metric}, {_decoding(first)}{trained}."
+    )
+
+
+def _decoding(run: Run) -> str:
+    if run.record.samples == 1:
+        return "greedy" if run.greedy else f"T = {run.temperature:g}"
+    return f"avg@{run.record.samples} at T = {run.temperature:g}"
+
+
+def _arms(shown: Sequence[Arm]) -> str:
+    rows = [
+        (
+            arm.label,
+            f"{percent(arm.score.estimate)} {ends(arm.score, sign=False)}",
+            NOTHING if arm.greedy_score is None else percent(arm.greedy_score),
+            _gain(arm.gain),
+            str(len(arm.runs)),
+        )
+        for arm in shown
+    ]
+    headings = ("Arm", "Score, 95 % over videos", "Greedy", "Gain over the start", "Seeds")
+    return _table(headings, rows, right=(2,))
+
+
+def _gain(gain: Claim | None) -> str:
+    if gain is None or gain.delta is None or gain.item_interval is None:
+        return ""
+    return f"{signed(gain.delta)} {ends(gain.item_interval)}"
+
+
+def _claims(part: MicroBoard) -> str:
     rows = [
         (
             f"{label(claim.method)} − {label(claim.baseline)}",
             NOTHING if claim.delta is None else signed(claim.delta),
             NOTHING if claim.item_interval is None else ends(claim.item_interval),
             NOTHING if claim.seed_interval is None else ends(claim.seed_interval),
-            str(claim.seeds),
             f"{ICONS[claim.word]} {claim.text}",
+            claim.reason,
         )
         for claim in part.claims
     ]
-    title = f"{part.paper} on {part.benchmark} ({part.split}), {count(len(part.runs), 'run')}"
-    headings = (title, "Δ, points", "over videos, 95 %", "over seeds, 95 %", "Seeds", "Word")
+    headings = ("Claim", "Δ, points", "Over videos, 95 %", "Over seeds, 95 %", "Word", "Why")
     return _table(headings, rows, right=(1,))
 
 
@@ -239,9 +282,9 @@ def artefacts(root: Path, board: Board) -> dict[Path, bytes]:
     }
 
 
-def publish(root: Path, runs: Path | None = None) -> list[Path]:
+def publish(root: Path, board: Board | None = None) -> list[Path]:
     """Write the generated files of the repository at `root`; those that changed."""
-    board, _ = load_board(root, runs)
+    board = board or load_board(root)[0]
     changed = []
     for path, content in artefacts(root, board).items():
         if not path.is_file() or path.read_bytes() != content:

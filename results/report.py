@@ -1,4 +1,4 @@
-"""The report: one HTML file that asks nothing of the network, and the closing table in text.
+"""The report: one HTML file that asks nothing of the network.
 
     of a run    headline claim · comparisons · scores · curves · envelope · tokens · outcomes
                 · families · flips · alarms · cost · history · provenance
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from results import charts
 from results.arms import START, arms, label
-from results.charts import ends, percent, signed
 from results.ledger import Run, write_atomically
 from results.scoreboard import Board
 from results.sections import board as boards
@@ -190,61 +189,6 @@ def _title(view: View) -> str:
     return (
         f"{record.paper} \N{MIDDLE DOT} {record.profile} profile \N{MIDDLE DOT} {record.benchmark}"
     )
-
-
-def summary_text(
-    runs: Sequence[Run],
-    claims: Sequence[Claim],
-    *,
-    reference_claims: Sequence[Claim] = (),
-    policy: Policy | None = None,
-) -> str:
-    """The closing table of the terminal, plain text of at most 100 columns."""
-    policy = policy or load_policy()
-    view = View(arms(runs, claims, policy), tuple(claims), (), tuple(reference_claims), policy)
-    record = view.arms[0].runs[0].record
-    cell = f"{record.paper}, {record.profile} profile: {record.benchmark} {record.split}"
-    columns = f"  {'arm':<18}{'seeds':>5}   {'score':>5} {'interval':<15}{'greedy':>7}"
-    lines = [
-        f"{cell}, {record.n:,} questions, {view.metric}",
-        "",
-        f"{columns}   gain over the start",
-    ]
-    for arm in view.arms:
-        greedy = "" if arm.greedy_score is None else percent(arm.greedy_score)
-        gain = ""
-        if (
-            arm.gain is not None
-            and arm.gain.delta is not None
-            and arm.gain.item_interval is not None
-        ):
-            gain = f"{signed(arm.gain.delta)} {ends(arm.gain.item_interval)}"
-        lines.append(
-            f"  {arm.label:<18}{len(arm.runs):>5}   {percent(arm.score.estimate):>5} "
-            f"{ends(arm.score, sign=False):<15}{greedy:>7}   {gain}".rstrip()
-        )
-    lines.append("")
-    lines += [line for claim in claims for line in _claim_lines(claim, "claim")]
-    lines += [line for claim in reference_claims for line in _claim_lines(claim, "reference")]
-    partial = [run.record.arm for run in runs if run.record.partial]
-    if partial:
-        lines.append(
-            f"  {count(len(partial), 'partial run')} left out: {', '.join(sorted(partial))}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _claim_lines(claim: Claim, source: str) -> list[str]:
-    name = f"{label(claim.method)} {charts.MINUS} {label(claim.baseline)}"
-    first = f"  {source:<10}{name:<26}->  {claim.text}"
-    reason = f"  {'':<10}{claim.reason}"
-    if claim.delta is None or claim.seed_interval is None or claim.item_interval is None:
-        return [first, reason]
-    numbers = (
-        f"{signed(claim.delta)} points   over seeds {ends(claim.seed_interval)}   "
-        f"over videos {ends(claim.item_interval)}"
-    )
-    return [first, f"  {'':<10}{numbers}", reason]
 
 
 def _headline(view: View, title: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +127,10 @@ class Board:
     papers: tuple[PaperBoard, ...]
     micro: tuple[MicroBoard, ...]
     policy: Policy
+
+    def only(self, papers: Collection[str]) -> Board:
+        """The board of these papers, without the micro profile."""
+        return replace(self, papers=tuple(p for p in self.papers if p.paper.id in papers), micro=())
 
     @property
     def entries(self) -> tuple[Entry, ...]:

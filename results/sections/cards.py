@@ -47,10 +47,8 @@ _MOST_TAGS = 12
 
 
 def how_to_run(cell: Cell) -> str:
-    """The command that fills a cell."""
-    paper = cell.reported.paper
-    stage = " --stage score-released" if cell.kind == "score" else ""
-    return f"repro reproduce {paper} --profile paper{stage}"
+    """The command that fills a cell; the command line knows better which arms and benchmarks."""
+    return f"repro reproduce {cell.reported.paper} --profile paper"
 
 
 def cards(board: Board, command: Command = how_to_run) -> str:
@@ -108,7 +106,8 @@ def _asked(entry: Entry, asked: Asked, policy: Policy, command: Command) -> str:
         f"<h4>{title} {word_badge(verdict.word, verdict.text)}</h4>"
         f'<p class="soft">{escape(_sentence(verdict))}</p>'
     )
-    parts = [head, copyable(command(asked.cell))]
+    filled_by = command(asked.cell)
+    parts = [head, copyable(filled_by) if filled_by else ""]
     if verdict.delta is not None:
         left = f"<div>{_numbers(verdict)}{_arithmetic(entry, asked)}</div>"
         right = f"<div>{protocol_table(verdict.fields)}</div>"
@@ -215,9 +214,7 @@ def _evidence(asked: Asked, policy: Policy) -> str:
 
 
 def _pairable(one: Run, other: Run) -> bool:
-    return (
-        one.record.protocol_hash == other.record.protocol_hash and one.items.ids == other.items.ids
-    )
+    return one.protocol_key == other.protocol_key and one.items.ids == other.items.ids
 
 
 def outcome_bar(runs: tuple[Run, ...]) -> str:

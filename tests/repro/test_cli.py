@@ -49,7 +49,7 @@ def test_help_has_an_example(path: tuple[str, ...]) -> None:
 def test_the_list_of_commands_is_the_promised_one() -> None:
     assert set(cli.commands) == {
         "list", "doctor", "plan", "reproduce", "train", "eval", "score", "report", "compare",
-        "verify", "smoke", "tiny", "data",
+        "verify", "gate", "ledger", "export", "smoke", "tiny", "data",
     }  # fmt: skip
     for line in run("--help").output.split("Commands:")[1].splitlines():
         assert not line.endswith("..."), f"help is cut short: {line}"
@@ -182,11 +182,11 @@ def test_compare_and_verify(records: Path, tmp_path: Path) -> None:
     for out, model, more in ((a, "parrot", ()), (b, "oracle", ()), (few, "oracle", ("--limit", 3))):
         assert run(*ask(records, out, model, *more)).exit_code == 0
     found = json.loads(run("compare", a, b, "--json").stdout)
-    assert found["worse"] == 0 and found["difference"]["estimate"] > 0.3
+    assert found["lost"] == 0 and found["difference"] > 0.3
     assert "points [" in run("compare", a, b).output
     assert "differ in questions" in fails(3, "compare", a, few)
 
-    assert "2 runs read, 0 differences" in run("verify", tmp_path / "runs").output
+    assert "2 runs computed again, 0 differences" in run("verify", tmp_path / "runs").output
     record = json.loads((a / "record.json").read_text())
     (a / "record.json").write_text(json.dumps({**record, "score": record["score"] + 0.01}))
     result = run("verify", tmp_path / "runs")

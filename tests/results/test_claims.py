@@ -145,7 +145,7 @@ def test_not_run() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"protocol_hash": "ffffffff"}, "protocol_hash"),
+        ({"protocol_hash": "ffffffff"}, "protocol"),
         ({"dataset": {"revision": "v2", "sha256": None}}, "dataset"),
         ({"samples": 1}, "samples"),
         ({"split": "validation"}, "split"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from results import ledger, publish, report, verdict
+from results import ledger, publish, report, terminal, verdict
 from results.arms import arms
 from results.schema import LedgerError
 from results.scoreboard import Board
@@ -149,7 +149,7 @@ def test_partial_runs_are_named_and_left_out(
     text = build([*whole, half], tmp_path / "r.html")
     assert "1 partial run left out of every number: KTR seed 1." in text
     assert "w-not-run" in text
-    assert "1 partial run left out: ktr" in report.summary_text(
+    assert "1 partial run left out: ktr" in terminal.summary_text(
         [*whole, half], verdict.registered([*whole, half], POLICY)
     )
     with pytest.raises(LedgerError, match="no whole run"):
@@ -208,7 +208,7 @@ def test_every_word_has_its_number_and_its_icon(everything: str, board: Board) -
         assert re.search(rf'class="word w-{css}"><svg[^>]*><(path|circle)', everything), word
     assert "not comparable (prompt)" in text
     assert "Prompt think, the paper has unstated, assumed video-r1." in text
-    assert "repro reproduce ktr --profile paper --stage score-released" in text
+    assert "repro reproduce ktr --profile paper" in text
     assert "89 numbers not run" not in text and "31 numbers not run" in text
     assert "CUDA out of memory" in text and "sha256 abc" in text
 
@@ -353,7 +353,7 @@ def test_a_band_needs_seeds_and_holds_them(maker: Callable[..., ledger.Run]) -> 
 
 def test_the_closing_table(suite: list[ledger.Run]) -> None:
     claims = verdict.registered(suite, POLICY)
-    text = report.summary_text(suite, claims, reference_claims=claims[:1])
+    text = terminal.summary_text(suite, claims, reference_claims=claims[:1])
     lines = text.splitlines()
     assert lines[0].startswith(
         "ktr, micro profile: microworld test, 240 questions, accuracy, avg@4"
