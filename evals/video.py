@@ -2,25 +2,38 @@
 
 The frame law is Video-R1's: n = min(max(fps * duration, min_frames), max_frames) rounded down to
 an even number, frame numbers round(linspace(0, total - 1, n)).
+
+PyAV probes every file and says how many frames it has. Either decoder then reads the frames asked
+for, and both give the same bytes; decord is used only where it counts as many frames as PyAV.
+evals/decoding.py does all this in processes that can be killed.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from evals.errors import Undecodable
-from evals.types import Protocol, Sample, VideoClip
+from evals.errors import Failure, TimedOut, Undecodable
+from evals.types import Modality, Protocol, Sample, VideoClip
 
 #: What FFmpeg would also open: texts that name other files, text drawn as pictures, pictures.
 _NOT_FILMS = ("concat", "dash", "hls", "image2", "imf", "sdp", "tty")
 #: The vision tower's resizing refuses pictures that are longer than this times their other side.
 _SLIMMEST = 200
+#: Codecs whose packets are not all shown, so that only decoding can count the frames.
+_UNCOUNTED = ("vp8",)
+#: Frames of a skipped stretch from which seeking beats decoding through it (chosen).
+_WORTH_SEEKING = 32
+
+Decoder = Literal["pyav", "decord"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +63,29 @@ def _open(path: Path) -> Any:
     return av.open(f"file:{path}")
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What is in a file: its probe, and where to find each shown frame.
+
+    times: presentation times of the shown frames, ascending, in the stream's time base; empty
+    where packets do not say. keys: numbers of the frames that need no earlier one.
+    """
+
+    probe: Probe
+    times: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+
+
 def probe(path: Path) -> Probe:
     """Read the container. Raises Undecodable: missing, not a video, no frames, or cut short."""
+    return contents(path).probe
+
+
+def contents(path: Path) -> Contents:
+    """Read the container and the heads of its packets; raises Undecodable as `probe` does."""
     import av
 
-    _exists(path)
+    exists(path)
     try:
         with _open(path) as container:
             kind = container.format.name
@@ -64,53 +95,137 @@ def probe(path: Path) -> Probe:
                 raise Undecodable(f"{path}: no video stream")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
-            frames = _shown(container, stream, path)
+            context = stream.codec_context
+            times, keys, frames = _shown(container, stream, path)
             if frames < 1 or fps <= 0:
                 raise Undecodable(f"{path}: a video of {frames} frames at {fps:g} frames/s")
-            context = stream.codec_context
-            return Probe(context.name, frames, fps, context.width, context.height)
+            found = Probe(context.name, frames, fps, context.width, context.height)
+            return Contents(found, times, keys)
     except av.FFmpegError as error:
         raise Undecodable(f"{path}: not a readable video ({error.strerror})") from error
 
 
-def _shown(container: Any, stream: Any, path: Path) -> int:
-    """Frames a player would show: a trimmed mp4 also stores frames that its edit list hides."""
-    if not stream.frames:
-        return sum(1 for _ in container.decode(stream))
-    hidden = [p.is_discard for p in container.demux(stream) if p.size and not p.is_corrupt]
-    if len(hidden) < stream.frames:
-        raise Undecodable(f"{path}: cut short, {len(hidden)} of {stream.frames} frames are there")
-    return hidden.count(False)
+def _shown(container: Any, stream: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Times, keys and number of the frames that a player would show: a trimmed mp4 also stores
+    frames that its edit list hides."""
+    packets = [  # their heads alone: together they would be the whole file
+        (p.pts, p.is_keyframe, p.is_discard)
+        for p in container.demux(stream)
+        if p.size and not p.is_corrupt
+    ]
+    if len(packets) < stream.frames:
+        raise Undecodable(f"{path}: cut short, {len(packets)} of {stream.frames} frames are there")
+    shown = [(time, key) for time, key, hidden in packets if not hidden]
+    unsure = not stream.frames and stream.codec_context.name in _UNCOUNTED
+    times = sorted(time for time, _ in shown if time is not None)
+    if unsure or not shown or len(set(times)) < len(shown):  # then only their order tells
+        return (), (), len(shown) if stream.frames else _decoded(path)
+    keys = tuple(i for i, (_, key) in enumerate(sorted(shown)) if key)
+    return tuple(times), keys, len(times)
 
 
-def decode(path: Path, indices: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """(F, H, W, 3) uint8 RGB of the given ascending frame numbers, read in one pass.
+def _decoded(path: Path) -> int:
+    with _open(path) as container:
+        return sum(1 for _ in container.decode(video=0))
 
-    Raises Undecodable when the stream breaks off before the last of them.
+
+def decode(
+    path: Path, indices: tuple[int, ...], known: Contents | None = None
+) -> npt.NDArray[np.uint8]:
+    """(F, H, W, 3) uint8 RGB of the given ascending frame numbers, by PyAV.
+
+    Long stretches between them are skipped by seeking to a key frame; frames are known by their
+    presentation times, and where those do not fit the file is read from its start in one pass.
+    Raises Undecodable when the stream breaks off before the last frame asked for.
     """
     import av
 
-    wanted, frames = set(indices), {}
     try:
-        with _open(path) as container:
-            container.streams.video[0].codec_context.thread_count = 1
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    frames[number] = frame.to_ndarray(format="rgb24")
-                if number == indices[-1]:
-                    break
+        known = known or contents(path)
+        frames = _by_seeking(path, indices, known) or _in_one_pass(path, indices)
     except av.FFmpegError as error:
         raise Undecodable(f"{path}: decoding failed ({error.strerror})") from error
-    if len(frames) < len(wanted):
+    if len(frames) < len(set(indices)):
         raise Undecodable(f"{path}: broke off before frame {indices[-1]} of the reported count")
     return np.stack([frames[i] for i in indices])
+
+
+def _in_one_pass(path: Path, indices: tuple[int, ...]) -> dict[int, npt.NDArray[np.uint8]]:
+    wanted, frames = set(indices), {}
+    with _open(path) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wanted:
+                frames[number] = frame.to_ndarray(format="rgb24")
+            if number == indices[-1]:
+                break
+    return frames
+
+
+def _by_seeking(
+    path: Path, indices: tuple[int, ...], known: Contents
+) -> dict[int, npt.NDArray[np.uint8]] | None:
+    """The frames, or None where seeking would not pay or did not land where it should."""
+    before = (-1, *indices[:-1])
+    if not any(
+        _key(known.keys, i) - last > _WORTH_SEEKING for i, last in zip(indices, before, strict=True)
+    ):
+        return None
+    number_at = {time: number for number, time in enumerate(known.times)}
+    frames: dict[int, npt.NDArray[np.uint8]] = {}
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        decoder, last = container.decode(stream), -1
+        for wanted in indices:
+            if wanted in frames:  # some laws show a frame twice
+                continue
+            key = _key(known.keys, wanted)
+            if key - last > _WORTH_SEEKING:
+                container.seek(known.times[key], stream=stream, backward=True, any_frame=False)
+                decoder = container.decode(stream)
+            for frame in decoder:
+                last = number_at.get(frame.pts, wanted + 1)
+                if last >= wanted:
+                    break
+            if last != wanted or frame.is_corrupt:
+                return None
+            frames[wanted] = frame.to_ndarray(format="rgb24")
+    return frames
+
+
+def _key(keys: tuple[int, ...], wanted: int) -> int:
+    """The last key frame at or before `wanted`; -1 if there is none."""
+    place = bisect_right(keys, wanted)
+    return keys[place - 1] if place else -1
+
+
+def decode_with_decord(
+    path: Path, indices: tuple[int, ...], known: Contents
+) -> npt.NDArray[np.uint8] | None:
+    """As `decode`, by decord; None where decord fails or counts other frames than PyAV.
+
+    The frames are PyAV's, bit for bit, where every GOP stands alone. After seeking into an open
+    GOP or between intra-refreshed frames, decord shows damaged pictures without a word; and it can hang for ever where a container promises frames it lacks (decord#373). So it
+    belongs to data of known origin, and into a process that can be killed.
+    """
+    from decord import DECORDError, VideoReader, cpu
+
+    try:
+        reader = VideoReader(f"file:{path}", ctx=cpu(0), num_threads=1)
+        if len(reader) != known.probe.frames:
+            return None
+        frames: npt.NDArray[np.uint8] = reader.get_batch(list(indices)).asnumpy()
+    except (DECORDError, RuntimeError):
+        return None
+    return frames
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """(1, H, W, 3) uint8 RGB. Raises Undecodable."""
     from PIL import Image, UnidentifiedImageError
 
-    _exists(path)
+    exists(path)
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))[None]
@@ -118,7 +233,8 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         raise Undecodable(f"{path}: not a readable image") from error
 
 
-def _exists(path: Path) -> None:
+def exists(path: Path) -> None:
+    """Raises Undecodable unless there is a file with something in it."""
     try:
         if not path.is_file():
             raise Undecodable(f"{path}: no such file")
@@ -128,51 +244,118 @@ def _exists(path: Path) -> None:
         raise Undecodable(f"{path}: {error.strerror}") from error
 
 
-def _shapely(path: Path, height: int, width: int) -> None:
+def shapely(path: Path, height: int, width: int) -> None:
+    """Raises Undecodable for a picture that the vision tower's resizing refuses."""
     if max(height, width) > _SLIMMEST * min(height, width):
         raise Undecodable(f"{path}: {width} x {height} pixels is too slim a picture to be encoded")
 
 
-class Clips:
-    """Decodes each clip once: the clips used last stay in memory, up to `keep` bytes of pixels.
+@dataclass(frozen=True)
+class Wanted:
+    """What to read: a file, and what it should be. Questions that want the same share a clip."""
 
-    `decodes` counts files read, for the tests and for cost.
+    path: Path
+    modality: Modality
+
+    @classmethod
+    def of(cls, sample: Sample) -> Wanted:
+        """Raises Undecodable for a sample that names no file."""
+        if sample.media is None:
+            raise Undecodable(f"sample {sample.id} names no file")
+        return cls(sample.media, sample.modality)
+
+
+def indices_of(info: Probe, wanted: Wanted, law: Protocol) -> tuple[int, ...]:
+    """Frame numbers of a video under a protocol's frame law."""
+    return frame_indices(
+        info.frames,
+        info.fps,
+        target_fps=law.fps,
+        min_frames=law.min_frames,
+        max_frames=law.max_frames,
+    )
+
+
+def read_clip(wanted: Wanted, law: Protocol) -> VideoClip:
+    """Probe and decode in this process, by PyAV. Raises Undecodable."""
+    path = wanted.path
+    if wanted.modality == "image":
+        image = read_image(path)
+        shapely(path, *image.shape[1:3])
+        return VideoClip(image, (0,), 1.0, 1, "image")
+    known = contents(path)
+    info = known.probe
+    shapely(path, info.height, info.width)
+    indices = indices_of(info, wanted, law)
+    return VideoClip(decode(path, indices, known), indices, info.fps, info.frames)
+
+
+Read = Callable[[Wanted, Protocol], VideoClip]
+
+
+class Clips:
+    """Reads each clip once: the clips used last stay in memory, up to `keep` bytes of pixels.
+
+    read: how a file becomes a clip (evals.decoding reads in workers). ahead: where `prefetch` may
+    read before anyone asks; without it nothing is prefetched. `decodes` counts files read, for the
+    tests and for cost.
     """
 
-    def __init__(self, protocol: Protocol, keep: int = 2**30):
+    def __init__(
+        self,
+        protocol: Protocol,
+        keep: int = 2**30,
+        *,
+        read: Read = read_clip,
+        ahead: Executor | None = None,
+    ):
         self.protocol, self.keep, self.decodes = protocol, keep, 0
-        self._clips: OrderedDict[Path, VideoClip] = OrderedDict()
+        self._read, self._ahead = read, ahead
+        self._clips: OrderedDict[Wanted, VideoClip] = OrderedDict()
+        self._coming: dict[Wanted, Future[VideoClip]] = {}
+        self._lost: dict[Wanted, Failure] = {}
         self._bytes = 0
 
     def load(self, sample: Sample) -> VideoClip | None:
-        """The sample's clip under the protocol's frame law; None for a text-only sample."""
+        """The sample's clip under the protocol's frame law; None for a text-only sample.
+
+        Raises Undecodable, and TimedOut where reading has a time limit.
+        """
         if sample.modality == "text":
             return None
-        if sample.media is None:
-            raise Undecodable(f"sample {sample.id} names no file")
-        if sample.media in self._clips:
-            self._clips.move_to_end(sample.media)
-            return self._clips[sample.media]
-        clip = self._read(sample.media, sample.modality)
-        self._clips[sample.media] = clip
+        wanted = Wanted.of(sample)
+        if wanted in self._clips:
+            self._clips.move_to_end(wanted)
+            return self._clips[wanted]
+        if wanted in self._lost:  # it may have taken a minute to find out
+            lost = self._lost[wanted]
+            raise type(lost)(str(lost))
+        try:
+            clip = self._wait(wanted)
+        except (Undecodable, TimedOut) as error:
+            self._lost[wanted] = error
+            raise
+        self._clips[wanted] = clip
         self._bytes += clip.frames.nbytes
         while self._bytes > self.keep:
             self._bytes -= self._clips.popitem(last=False)[1].frames.nbytes
         return clip
 
-    def _read(self, path: Path, modality: str) -> VideoClip:
+    def _wait(self, wanted: Wanted) -> VideoClip:
+        coming = self._coming.pop(wanted, None)
+        if coming is not None:
+            return coming.result()
         self.decodes += 1
-        if modality == "image":
-            image = read_image(path)
-            _shapely(path, *image.shape[1:3])
-            return VideoClip(image, (0,), 1.0, 1, "image")
-        info, law = probe(path), self.protocol
-        _shapely(path, info.height, info.width)
-        indices = frame_indices(
-            info.frames,
-            info.fps,
-            target_fps=law.fps,
-            min_frames=law.min_frames,
-            max_frames=law.max_frames,
-        )
-        return VideoClip(decode(path, indices), indices, info.fps, info.frames)
+        return self._read(wanted, self.protocol)
+
+    def prefetch(self, samples: Iterable[Sample]) -> None:
+        """Begin to read what these samples need and what is neither here nor on its way."""
+        if self._ahead is None:
+            return
+        for sample in samples:
+            if sample.modality == "text" or sample.media is None:
+                continue
+            wanted = Wanted.of(sample)
+            if not any(wanted in known for known in (self._clips, self._coming, self._lost)):
+                self.decodes += 1
+                self._coming[wanted] = self._ahead.submit(self._read, wanted, self.protocol)

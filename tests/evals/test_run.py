@@ -14,7 +14,7 @@ from evals.benchmarks import Benchmark
 from evals.errors import BadInput, Undecodable
 from evals.models import Answers, Checkpoint, Model, Scripted
 from evals.run import evaluate, score, summary
-from evals.types import Decoding, Modality, Outcome, Protocol, Reply, Row, Sample
+from evals.types import Decoding, Modality, Protocol, Reply, Row, Sample
 from evals.video import Clips
 from evals.vlm import VLM
 from repro.tiny.model import PROTOCOL
@@ -111,13 +111,6 @@ def test_every_outcome(film: Path) -> None:
 
 PROTOCOL_ONE = replace(PROTOCOL, decoding=Decoding(temperature=0.0, max_new_tokens=8))
 PROTOCOL_TWO = replace(PROTOCOL, decoding=Decoding(temperature=1.0, max_new_tokens=8, samples=2))
-
-
-def test_timeout_is_named_but_nothing_produces_it_yet() -> None:
-    """Documents a gap: the outcome exists for a killable decoder that is still to come."""
-    sources = Path(models.__file__).parent
-    raising = [p.name for p in sources.rglob("*.py") if "raise TimedOut" in p.read_text()]
-    assert Outcome.TIMEOUT == "timeout" and raising == []
 
 
 def test_partial_scores_are_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from evals import video
 from evals.errors import Undecodable
 from evals.types import Protocol, Sample
-from evals.video import Clips, Probe, decode, frame_indices, probe, read_image
+from evals.video import Clips, Probe, contents, decode, frame_indices, probe, read_image
 
 LAW = Protocol("test", fps=2.0, min_frames=4, max_frames=16)
 Writer = Callable[..., Path]
@@ -126,6 +128,91 @@ def test_any_distance_of_key_frames_and_reordered_ones(tmp_path: Path, gop: int)
     path = tmp_path / "b.mp4"
     write(path, numbered(30), {"g": str(gop), "bf": "2", "qp": "10"})
     assert numbers(decode(path, (3, 4, 20, 29))) == [3, 4, 20, 29]
+
+
+FORMS = {
+    "gop1": {"g": "1"}, "b": {"g": "48", "bf": "3"}, "long": {"g": "400"},
+    "open": {"g": "12", "bf": "3", "x264-params": "open-gop=1"},
+    "intra": {"g": "48", "x264-params": "intra-refresh=1"},
+}  # fmt: skip
+#: Frames before and after key frames, far enough apart that seeking pays; one twice.
+WANTED = ((0, 22, 70, 70, 118, 166, 226, 298), (0, 49, 100, 147, 200, 245, 299))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("form", FORMS)
+def test_seeking_and_decord_give_the_frames_of_one_pass(
+    tmp_path: Path, form: str, suffix: str
+) -> None:
+    """Seeking always; decord (0.6.0) only where every GOP stands alone: elsewhere it shows damaged
+    pictures without a word, which is why files of unknown origin are not its business."""
+    path = tmp_path / f"film.{suffix}"
+    base = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    write(path, np.stack([np.roll(base, 3 * i, 1) for i in range(300)]), FORMS[form])
+    known, same = contents(path), []
+    for wanted in WANTED:
+        plain = video._in_one_pass(path, wanted)
+        whole = np.stack([plain[i] for i in wanted])
+        assert (decode(path, wanted) == whole).all()
+        if form in ("gop1", "b"):
+            assert video._by_seeking(path, wanted, known) is not None
+        theirs = video.decode_with_decord(path, wanted, known)
+        assert theirs is not None
+        same.append((theirs == whole).all())
+    assert all(same) == (form not in ("open", "intra"))
+
+
+def test_seeking_decodes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted: 4 of 600 frames, a key frame every 50, take at most 4 GOPs."""
+    path = tmp_path / "film.mp4"
+    write(path, np.zeros((600, 32, 32, 3), np.uint8), {"g": "50"})
+    decoded, real = 0, video._open
+
+    class Counted:
+        def __init__(self, container: object):
+            self.container = container
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.container, name)
+
+        def decode(self, stream: object = None, **which: int) -> Iterator[object]:
+            nonlocal decoded
+            for frame in self.container.decode(stream, **which):  # type: ignore[attr-defined]
+                decoded += 1
+                yield frame
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Counted]:
+        with real(path) as container:
+            yield Counted(container)
+
+    known = contents(path)
+    monkeypatch.setattr(video, "_open", opened)
+    decode(path, (0, 199, 399, 599), known)
+    assert decoded <= 1 + 3 * 50
+    decoded = 0
+    video._in_one_pass(path, (0, 199, 399, 599))
+    assert decoded == 600
+
+
+def test_decord_is_not_used_where_it_counts_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "trimmed.mp4"
+    write(path, numbered(40), {"g": "250", "bf": "0", "qp": "10"}, shift=5,
+          avoid_negative_ts="disabled")  # fmt: skip
+    assert video.decode_with_decord(path, (0, 5), contents(path)) is None
+
+
+def test_a_container_that_lies_about_its_frames(tmp_path: Path) -> None:
+    """Its head promises more than there is: named, and decord is never asked (it would hang)."""
+    path = tmp_path / "liar.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    write(path, noise, {"qp": "20"}, movflags="faststart")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.9)])
+    assert "cut short" in undecodable(path)
+    path.write_bytes(data[: int(len(data) * 0.9)] + bytes(len(data) - int(len(data) * 0.9)))
+    message = undecodable(path)  # there are 40 packets, but the last ones hold no picture
+    assert "decoding failed" in message or "broke off" in message
 
 
 def write(
