@@ -206,8 +206,9 @@ def decode_with_decord(
     """As `decode`, by decord; None where decord fails or counts other frames than PyAV.
 
     The frames are PyAV's, bit for bit, where every GOP stands alone. After seeking into an open
-    GOP or between intra-refreshed frames, decord shows damaged pictures without a word; and it can hang for ever where a container promises frames it lacks (decord#373). So it
-    belongs to data of known origin, and into a process that can be killed.
+    GOP or between intra-refreshed frames, decord shows damaged pictures without a word; and it can
+    hang for ever where a container promises frames it lacks (decord#373). So it is for data of
+    known origin, and for a process that can be killed.
     """
     from decord import DECORDError, VideoReader, cpu
 
