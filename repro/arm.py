@@ -61,14 +61,15 @@ def train_arm(
         start = start_checkpoint(recipe, model)
         pool = _records(recipe, data, videos)
         provenance = _provenance(recipe, arm, seed, start, pool, settings.max_steps)
-        _check_same(out / "provenance.json", provenance)
+        check_same(out / "provenance.json", provenance)
         if (out / "done.json").exists():
+            tidy(out)
             return
         folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
         trainer = _trainer(recipe, arm, seed, out, settings, start, pool, progress)
-        _run(trainer, out)
-        _finish(trainer, out, settings.max_steps, time.perf_counter() - began)
+        run(trainer, out)
+        finish(trainer, out, settings.max_steps, time.perf_counter() - began)
 
 
 def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
@@ -121,7 +122,8 @@ def _trainer(
     )
 
 
-def _run(trainer: Any, out: Path) -> None:
+def run(trainer: Any, out: Path) -> None:
+    """Train from the newest checkpoint; a signal lets the step under way end and be saved."""
     from repro.core.checkpoint import latest, sweep
 
     sweep(out)
@@ -162,13 +164,12 @@ def _after_this_step(trainer: Any) -> Iterator[list[int]]:
             signal.signal(s, before[s])
 
 
-def _finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
+def finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
+    """Write `final/` and done.json, then drop the checkpoints: nothing is left to resume."""
     from repro.core import checkpoint
 
     final = out / "final"
     checkpoint.write_aside(final, trainer.save_policy)
-    for old in out.glob("checkpoint-*"):  # the arm is finished: nothing is left to resume
-        checkpoint.discard(old)
     done = {
         "steps": steps,
         "seconds": round(seconds, 1),
@@ -176,6 +177,16 @@ def _finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
         "sha256": checkpoint.weights_sha256(final),
     }
     folder.write_json(out / "done.json", done)
+    tidy(out)
+
+
+def tidy(out: Path) -> None:
+    """Remove what a finished run no longer needs, as a killed `finish` may have left it."""
+    from repro.core import checkpoint
+
+    checkpoint.sweep(out)
+    for old in out.glob("checkpoint-*"):
+        checkpoint.discard(old)
 
 
 def _provenance(
@@ -183,7 +194,6 @@ def _provenance(
 ) -> dict[str, Any]:
     from repro.core.checkpoint import weights_sha256
 
-    packages = ("torch", "transformers", "accelerate", "av", "numpy")
     return {
         "recipe": recipe.paper,
         "profile": recipe.profile_name,
@@ -194,13 +204,21 @@ def _provenance(
         "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
         "data": {"name": pool.name, "revision": pool.revision, "sha256": pool.sha256},
         "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """What a number may depend on besides its settings."""
+    packages = ("torch", "transformers", "accelerate", "av", "numpy")
+    return {
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "threads": 1,
     }
 
 
-def _check_same(path: Path, provenance: dict[str, Any]) -> None:
+def check_same(path: Path, provenance: dict[str, Any]) -> None:
     """A resumed arm must be the arm that was begun, and its folder one of ours."""
     if not path.exists():
         if any(not entry.name.startswith(".") for entry in path.parent.iterdir()):

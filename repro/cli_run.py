@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +77,15 @@ def reproduce(
 @click.argument("recipe", required=False)
 @click.option("--recipe", "also", metavar="RECIPE", help="The same, as an option.")
 @profile_option
+@click.option(
+    "--stage", type=click.Choice(["rl", "sft"]), default="rl", show_default=True,
+    help="sft: the cold start before RL, from records with process and solution.",
+)  # fmt: skip
 @click.option("--arm", help="Arm of the recipe (repro list).  [default: the paper's own method]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--out", type=PATH,
-    help="Folder, empty unless resumed.  [default: runs/RECIPE-ARM-sSEED]",
+    help="Folder, empty unless resumed.  [default: runs/RECIPE-ARM-sSEED, ARM sft for that stage]",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue from the newest checkpoint in --out.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's max_steps.")
@@ -89,38 +94,46 @@ def reproduce(
 @click.option("--model", type=FOLDER, help="Start checkpoint instead of the recipe's.")
 @json_option
 def train(
-    recipe: str | None, also: str | None, profile: str, arm: str | None, seed: int,
+    recipe: str | None, also: str | None, profile: str, stage: str, arm: str | None, seed: int,
     out: Path | None, resume: bool, steps: int | None, data: Path | None, videos: Path | None,
     model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train one arm.
+    """Train one arm, or the cold start it begins from.
 
     \b
     Examples:
       repro train ktr --arm grpo --seed 0 --out runs/mine
+      repro train ktr --stage sft --out runs/cold
       repro train ktr --data my.jsonl --videos films --model DIR --out runs/mine
     """
     name = recipe or also
     if name is None:
         raise click.UsageError("name a recipe, for example: repro train ktr --out DIR")
+    if stage == "sft" and arm is not None:
+        raise click.UsageError("the cold start has no arms: leave --arm out with --stage sft")
     from rich.console import Console
 
     from repro.arm import train_arm
+    from repro.coldstart import total_steps, train_sft
     from repro.doctor import require_device
     from repro.folder import read_json
     from repro.recipe import Recipe
     from repro.show import clock, showing
 
     chosen = Recipe.load(name, profile)
-    arm = arm or chosen.paper  # a paper's own method is the arm of its name
+    if stage == "sft":
+        arm, total, work = stage, total_steps(chosen, steps), partial(train_sft, chosen)
+    else:
+        arm = arm or chosen.paper  # a paper's own method is the arm of its name
+        total = steps or chosen.arm(arm).trainer.max_steps
+        work = partial(train_arm, chosen, arm)
     out = out or Path("runs") / f"{chosen.paper}-{arm}-s{seed}"
-    total = steps or chosen.arm(arm).trainer.max_steps
     require_device(chosen)
     again = exits.continues(exits.resuming(resume))
     with showing(Console(stderr=True)) as show, again:
-        train_arm(
-            chosen, arm, seed, out, resume=resume, steps=steps, data=data, videos=videos,
-            model=model, progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], total),
+        work(
+            seed, out, resume=resume, steps=steps, data=data, videos=videos, model=model,
+            progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], total),
         )  # fmt: skip
     done = read_json(out / "done.json")
     if as_json:

@@ -119,6 +119,40 @@ class Data:
 
 
 @dataclass(frozen=True)
+class SFT:
+    """The cold start before RL, under the names of TRL's SFTConfig; `repro train --stage sft`.
+
+    model.id `scratch` is the embedded student with random weights and a tokenizer of its own.
+    separator: between a record's process and its solution. blind_steps: of the same questions
+    without their clips first, max_steps: of the whole; each phase has a schedule of its own.
+    shuffle: batches drawn anew each step, or epoch by epoch. stop_at: greedy accuracy on stop_split
+    of the recipe's benchmark, asked every check_every steps of the second phase, that ends it.
+    """
+
+    model: Model
+    data: Data
+    separator: str
+    completion_only_loss: bool
+    max_length: int
+    blind_steps: int
+    max_steps: int
+    shuffle: Literal["replacement", "epoch"]
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler_type: Literal["linear", "cosine", "cosine_with_min_lr"]
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    bf16: bool
+    gradient_checkpointing: bool
+    stop_at: float | None
+    stop_split: str
+    check_every: int
+    save_steps: int
+
+
+@dataclass(frozen=True)
 class View:
     """What the model is shown; fields as in evals.types.Protocol. `prompt` is training's."""
 
@@ -199,6 +233,7 @@ class Recipe:
     evaluation: Evaluation
     cost: Cost
     sources: Mapping[str, str]
+    sft: SFT | None = None
 
     @classmethod
     def load(cls, name: str | Path, profile: str = "micro") -> Recipe:
@@ -247,6 +282,15 @@ class Recipe:
         }
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def sft_fingerprint(self) -> str:
+        """The same of the cold start; what can only refuse or save is left out."""
+        assert self.sft is not None
+        data = {"sft": asdict(self.sft), "view": asdict(self.view)}
+        for key in ("max_length", "save_steps"):
+            del data["sft"][key]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
 
 def papers() -> dict[str, Path]:
     """Paper name -> recipe file: every folder beside this module that has a recipe.yaml."""
@@ -278,7 +322,7 @@ def _load(file: Path, profile: str) -> Recipe:
     if not isinstance(profiles, dict) or profile not in profiles:
         raise BadInput(f"{file} has no profile {profile!r}{nearest(profile, profiles or ())}")
     where = f"profiles.{profile}"
-    section = _require(reader, profiles[profile], _PROFILE, where)
+    section = _require(reader, profiles[profile], _PROFILE, where, optional=("sft",))
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
     base = reader.complete(Trainer, f"{where}.trainer", trainer)
     switches = reader.fragment(Switches, section["switches"], f"{where}.switches")
@@ -302,14 +346,17 @@ def _load(file: Path, profile: str) -> Recipe:
         evaluation=reader.read(Evaluation, section["evaluation"], f"{where}.evaluation"),
         cost=reader.read(Cost, section["cost"], f"{where}.cost"),
         sources=reader.sources,
+        sft=reader.read(SFT, section["sft"], f"{where}.sft") if "sft" in section else None,
     )
     for name in recipe.run:
         recipe.arm(name)
     return recipe
 
 
-def _require(reader: Reader, raw: object, known: tuple[str, ...], where: str) -> dict[str, Any]:
-    given = reader.keys(raw, known, where)
+def _require(
+    reader: Reader, raw: object, known: tuple[str, ...], where: str, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    given = reader.keys(raw, known + optional, where)
     for key in known:
         if key not in given:
             raise reader.fail(f"{where}.{key}", "this key is missing")

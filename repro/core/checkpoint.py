@@ -84,8 +84,12 @@ def sweep(folder: Path) -> None:
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))
-    return found[-1] if found else None
+    return max(folder.glob("checkpoint-*"), key=step_of, default=None)
+
+
+def step_of(folder: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(folder.name.rsplit("-", 1)[1])
 
 
 def weights_sha256(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ def test_the_list_of_commands_is_the_promised_one() -> None:
         (("plan", "ktr", "--seeds", "0;1"), "is not a list of whole numbers"),
         (("train", "--arm", "ktr", "--out", "x"), "name a recipe"),
         (("train", "ktr", "--arm", "kt", "--out", "x"), "no arm 'kt'"),
+        (("train", "ktr", "--stage", "sft", "--arm", "ktr"), "the cold start has no arms"),
+        (("train", "ktr", "--stage", "SFT"), "'SFT' is not one of 'rl', 'sft'"),
         (("train", "none.yaml", "--arm", "ktr", "--out", "x"), "no file none.yaml"),
         (("train", "ktr", "--arm", "ktr", "--out", "x", "--data", "none.jsonl"), "does not exist"),
         (("eval", "--benchmark", "microworld", "--out", "x"), "name a model"),
@@ -279,6 +282,24 @@ def test_training_on_your_own_records(records: Path, tmp_path: Path, checkpoint:
     again = run("train", "--recipe", "ktr", *words, "--resume", "--json")
     assert json.loads(again.stdout) == done, "finished, and not repeated"
     assert "is not empty: --resume" in fails(2, "train", "--recipe", "ktr", *words)
+
+
+def test_the_cold_start_of_your_own_records(
+    records: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repro.recipe import Recipe
+
+    recipe = Recipe.load("ktr")
+    short = replace(recipe.sft, blind_steps=1, per_device_train_batch_size=2)
+    monkeypatch.setattr(Recipe, "load", lambda name, profile: replace(recipe, sft=short))
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "ktr", "--stage", "sft", "--steps", 2, "--data", records)
+    result = run(*words, "--model", checkpoint)
+    assert result.exit_code == 0, (result.output, result.exception)
+    out = Path("runs") / "ktr-sft-s0"
+    assert "sft-s0: 3 steps in 0:0" in result.output and f"model: {out / 'final'}" in result.output
+    assert json.loads((out / "provenance.json").read_text())["arm"] == "sft"
+    assert "is not empty: --resume" in fails(2, *words)
 
 
 def test_where_records_go_when_nobody_says(
