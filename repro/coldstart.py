@@ -41,8 +41,8 @@ def train_sft(
 ) -> None:
     """Fine-tune the recipe's start model on its demonstrations into the folder `out`.
 
-    steps: instead of max_steps, the blind ones not counted. data: own records, and then stop_at does
-    not end the training. Others as in `repro.arm.train_arm`.
+    steps: instead of max_steps, the blind ones not counted. data: own records; stop_at does not end
+    training then. Others as in `repro.arm.train_arm`.
     Raises BadInput, Undecodable, Diverged; KeyboardInterrupt after saving the step under way.
     """
     import torch
