@@ -4,7 +4,11 @@
 |--------------------|--------------------------------------------------------------------------|
 | MRA                | share of t in {0.50, 0.55, .., 0.95} with |p - g| / |g| <= 1 - t         |
 | tIoU               | overlap / union of two time intervals                                    |
-| R@m                | share of questions with tIoU >= m                                        |
+| IoP                | overlap / length of the predicted interval                               |
+| R@m, P@m           | share of questions with tIoU >= m, with IoP >= m                         |
+| mIoU, mIoP         | mean over questions; with several true windows the best one counts       |
+| Acc@GQA            | share with the right option and IoP >= 0.5 (NExT-GQA)                    |
+| knowledge gain     | (after - before) / (1 - before), two accuracies                          |
 | pass@k             | 1 - C(n - c, k) / C(n, k), n replies of which c are right                |
 | avg@k              | mean over questions of the mean over k replies                           |
 | WER                | word edits / words of the truth                                          |
@@ -15,92 +19,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from evals.errors import BadInput
-from evals.extract import Answer, Unparsed, plain_float, read
-
 Interval = tuple[float, float]
-
-
-def grade(
-    answer: Answer | Unparsed,
-    gold: str,
-    kind: str,
-    options: Sequence[str] = (),
-    iou: float = 0.5,
-    grader: str = "reelproof",
-) -> float:
-    """Score in [0, 1] of an extracted answer; `Unparsed` scores 0.
-
-    Letters must be equal; numerical answers equal after rounding to 2 decimals; regression is
-    MRA; OCR is 1 - WER; free-form is ROUGE; an interval counts if tIoU >= iou; grounded qa needs
-    letter and interval. `video-r1` scores as the released evaluator does (`grade_video_r1`).
-    Raises BadInput for a gold that cannot be read.
-    """
-    if isinstance(answer, Unparsed):
-        return 0.0
-    if grader == "video-r1" and kind not in ("temporal grounding", "grounded qa"):
-        return grade_video_r1(answer.value, gold.strip(), kind)
-    truth = read(gold, kind, options)
-    if isinstance(truth, Unparsed):
-        raise BadInput(f"gold {gold!r} of a {kind} question cannot be read: {truth.reason}")
-    if kind == "numerical":
-        return float(_rounded(answer) == _rounded(truth))
-    if kind == "regression":
-        return mra(_number(answer), _number(truth), "official")
-    if kind == "OCR":
-        return max(0.0, 1.0 - word_error_rate(truth.value, answer.value))
-    if kind == "free-form":
-        return rouge(truth.value, answer.value)
-    right = kind == "temporal grounding" or answer.letter == truth.letter
-    if kind == "multiple choice":
-        return float(right)
-    return float(right and tiou(_span(answer), _span(truth)) >= iou)
-
-
-def grade_video_r1(said: str, gold: str, kind: str) -> float:
-    """The released evaluator of the Video-R1 family (ktr.md 4.1) on two stripped strings.
-
-    Exact letter; numerical behind the decimal gate; MRA with strict `<`; everything else 0.
-    """
-    if kind == "multiple choice":
-        return float(said == gold)
-    if kind == "numerical":
-        return float(same_number_video_r1(said, gold))
-    if kind == "regression":
-        prediction, truth = plain_float(said), plain_float(gold)
-        if truth is None:
-            raise BadInput(f"gold {gold!r} of a regression question is not a number")
-        return 0.0 if prediction is None else mra(prediction, truth, "video-r1")
-    return 0.0
-
-
-def same_number_video_r1(said: str, gold: str) -> bool:
-    """Equal after removing commas and rounding to 2 decimals, but only if both strings or
-    neither contain "." or "," ("3.0" is not "3"). Text that is no number equals nothing.
-    """
-    if any(c in said for c in ".,") != any(c in gold for c in ".,"):
-        return False
-    a, b = plain_float(said), plain_float(gold)
-    return a is not None and b is not None and round(a, 2) == round(b, 2)
-
-
-def _number(answer: Answer) -> float:
-    assert answer.number is not None, "numerical answers carry a number"
-    return answer.number
-
-
-def _rounded(answer: Answer) -> float:
-    return round(_number(answer), 2)
-
-
-def _span(answer: Answer) -> Interval:
-    assert answer.interval is not None, "grounded answers carry an interval"
-    return answer.interval
 
 
 # --- one answer --------------------------------------------------------------------------------
@@ -143,6 +67,38 @@ def tiou(a: Interval, b: Interval) -> float:
     return overlap / (max(a[1], b[1]) - min(a[0], b[0])) if overlap > 0 else 0.0
 
 
+def iop(prediction: Interval, truth: Interval) -> float:
+    """Intersection over the length of the prediction, in [0, 1] (NExT-GQA).
+
+    A prediction of zero length inside the truth counts 1, as in the owner's routine; one that is
+    reversed or not finite counts 0.
+    """
+    if not all(map(math.isfinite, (*prediction, *truth))):
+        return 0.0
+    length = prediction[1] - prediction[0]
+    if length == 0:
+        return float(truth[0] <= prediction[0] <= truth[1])
+    overlap = min(prediction[1], truth[1]) - max(prediction[0], truth[0])
+    return min(overlap / length, 1.0) if length > 0 and overlap > 0 else 0.0
+
+
+def golds(gold: str, kind: str) -> tuple[str, ...]:
+    """The right answers in a gold text: for the two grounded kinds `A [1, 2] or [5, 9]` holds
+    `A [1, 2]` and `A [5, 9]`; any other gold is one.
+    """
+    if kind not in ("temporal grounding", "grounded qa"):
+        return (gold,)
+    head, bracket, rest = gold.partition("[")
+    return tuple(f"{head}{part}" for part in f"{bracket}{rest}".split(" or "))
+
+
+def best(
+    measure: Callable[[Interval, Interval], float], prediction: Interval, truths: Sequence[Interval]
+) -> float:
+    """The highest value over the true windows. Raises ValueError when there are none."""
+    return max(measure(prediction, truth) for truth in truths)
+
+
 def word_error_rate(truth: str, said: str) -> float:
     """Word edits (insert, delete, replace) that turn `said` into `truth`, over max(1, words of
     truth); words are separated by white space. 0 is perfect, there is no upper bound.
@@ -176,6 +132,52 @@ def rouge(truth: str, said: str) -> float:
 def recall_at(ious: Sequence[float], threshold: float) -> float:
     """Share of tIoU values >= threshold (R1@m). Raises ValueError when there are none."""
     return mean([float(iou >= threshold) for iou in ious])
+
+
+#: Thresholds that grounding papers report.
+THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+def grounding(ious: Sequence[float], iops: Sequence[float] = ()) -> dict[str, float]:
+    """mIoU and R@0.3, 0.5, 0.7 of all questions; mIoP and P@ with iops. Fractions; a question
+    without an interval belongs in the list as 0.
+    """
+    found = {"mIoU": mean(ious)} | {f"R@{m}": recall_at(ious, m) for m in THRESHOLDS}
+    if iops:
+        found |= {"mIoP": mean(iops)} | {f"P@{m}": recall_at(iops, m) for m in THRESHOLDS}
+    return found
+
+
+def acc_at_gqa(right: Sequence[bool], iops: Sequence[float]) -> float:
+    """Share of questions with the right option and IoP >= 0.5 (NExT-GQA), a fraction."""
+    return mean([float(ok and value >= 0.5) for ok, value in zip(right, iops, strict=True)])
+
+
+def mean_over_clusters(scores: Sequence[float], clusters: Sequence[str]) -> float:
+    """Mean over videos of the mean over each video's questions (ActivityNet-RTL)."""
+    groups: dict[str, list[float]] = {}
+    for score, cluster in zip(scores, clusters, strict=True):
+        groups.setdefault(cluster, []).append(score)
+    return macro_mean(groups)
+
+
+def knowledge_gain(after: float, before: float) -> float:
+    """Share of what was not known before that was learnt: (after - before) / (1 - before).
+
+    Two accuracies in [0, 1]; Video-MMMU prints 100 times this. With nothing left to learn it is
+    0.0 (chosen: the owner's formula divides by zero).
+    """
+    return (after - before) / (1 - before) if before < 1 else 0.0
+
+
+def turned(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
+    """Video-MMMU's two rates over paired scores: wrong answers that became right, as a share of
+    the wrong ones, and right ones that became wrong, as a share of the right ones (0.0 of none).
+    """
+    pairs = [(now >= 1, was >= 1) for now, was in zip(after, before, strict=True)]
+    won = [now for now, was in pairs if not was]
+    lost = [not now for now, was in pairs if was]
+    return (sum(won) / len(won) if won else 0.0, sum(lost) / len(lost) if lost else 0.0)
 
 
 def mean(scores: Sequence[float]) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 from evals.benchmarks import Benchmark
 from evals.errors import Undecodable
 from evals.extract import Unparsed, extract
-from evals.metrics import grade, mean
+from evals.grade import grade
+from evals.metrics import mean
 from evals.models import Model
 from evals.types import Outcome, Protocol, Reply, Row, Sample
 

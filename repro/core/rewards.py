@@ -26,7 +26,8 @@ import torch
 
 from evals.errors import BadInput
 from evals.extract import Answer, Unparsed, extract, first_block, plain_float, read
-from evals.metrics import rouge, same_number_video_r1, tiou, word_error_rate
+from evals.grade import same_number_video_r1
+from evals.metrics import rouge, tiou, word_error_rate
 
 Preset = Literal["released", "paper"]
 Completion = str | Sequence[dict[str, Any]]
@@ -56,7 +57,7 @@ def accuracy(
     gold_text = first_block(solution)
     if gold_text is None:
         raise BadInput(f"solution {solution!r} has no <answer> block")
-    answer = extract(completion, problem_type, options=options)
+    answer = extract(completion, problem_type, "strict", options)
     truth = read(gold_text, problem_type, options)
     if isinstance(truth, Unparsed):
         raise BadInput(f"gold {gold_text!r} of {problem_type} cannot be read: {truth.reason}")

@@ -1,4 +1,4 @@
-"""evals.extract: golden replies per rule, and what must hold for every text."""
+"""Our own graders: golden replies per rule, and what must hold for every text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.errors import BadInput
-from evals.extract import GRADERS, READERS, Answer, Unparsed, extract, first_block, outside_think
+from evals.extract import READERS, Answer, Unparsed, extract, first_block, outside_think
+from evals.extract.reelproof import NO_BLOCK
 
 OPTIONS = ("A. red circle", "B. blue square", "C. green triangle")
 HOLMES = (
@@ -115,15 +116,124 @@ def test_two_options_of_equal_text_are_ambiguous() -> None:
         ("<think>x</think><answer>B", None),  # truncated
         ("<think>x</think><answer></answer>", None),
         ("<answer>B</answer><answer></answer>", None),  # the last one is empty: no going back
-        ("I think the answer is B", None),
-        ("b", None),
-        ("B. blue square", None),
         ("", None),
     ],
 )  # fmt: skip
-def test_where_the_answer_stands(reply: str, letter: str | None) -> None:
-    answer = extract(reply, "multiple choice", "reelproof", OPTIONS)
+@pytest.mark.parametrize("grader", ["strict", "reelproof"])
+def test_where_the_answer_stands(reply: str, letter: str | None, grader: str) -> None:
+    answer = extract(reply, "multiple choice", grader, OPTIONS)
     assert (answer.value if isinstance(answer, Answer) else None) == letter
+
+
+@pytest.mark.parametrize("reply", ["I think the answer is B", "b", "B. blue square", "Option B"])
+def test_strict_reads_no_prose(reply: str) -> None:
+    assert extract(reply, "multiple choice", "strict", OPTIONS) == NO_BLOCK
+    assert extract(reply, "multiple choice", "reelproof", OPTIONS) == Answer("B")
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter", "rule", "confidence"),
+    [
+        ("<think>x</think><answer>B</answer>", "B", "answer block", "high"),
+        ("(B).", "B", "bare", "high"),
+        ("b", "B", "leading label", "high"),
+        ("B. blue square", "B", "leading label", "high"),
+        ("Blue square.", "B", "leading label", "high"),
+        ("B) since it moved first", "B", "leading label", "high"),
+        ("The answer is B. blue square", "B", "leading label", "high"),
+        ("<think>so</think>\nThe circle is red.\n\nB", "B", "last line", "medium"),
+        ("A circle moves.\nAnswer: B.", "B", "last line", "medium"),
+        ("It moves left, so the answer is B.", "B", "stated", "medium"),
+        ("So the correct option is **(B)**, I think.", "B", "stated", "medium"),
+        ("Therefore \\boxed{B}", "B", "stated", "medium"),
+        ("We get $\\boxed{\\text{B}}$ here", "B", "stated", "medium"),
+        ("The answer is A, I thought. The final answer is B", "B", "stated", "medium"),
+        ("In short, the answer is A because it moved", "A", "stated", "medium"),
+        ("I would go with (B) here", "B", "marked", "low"),
+        ("I would go with option B here", "B", "marked", "low"),
+        ("It must be the blue square over there", "B", "option text", "low"),
+    ],
+)
+def test_rules_for_prose(reply: str, letter: str, rule: str, confidence: str) -> None:
+    answer = extract(reply, "multiple choice", options=OPTIONS)
+    assert isinstance(answer, Answer), answer
+    assert (answer.value, answer.rule, answer.confidence) == (letter, rule, confidence)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("The answer is A or B", "ambiguous: A or B"),
+        ("Perhaps the answer is A. Then again the answer is C.", "ambiguous: A or C"),
+        ("The final answer is A, and the final answer is C", "ambiguous: A or C"),
+        ("It could be (A), it could be (C)", "ambiguous: A or C"),
+        ("So the answer is D.", "no option D"),
+        ("The answer is a red thing", "no option letter"),
+        ("I see it is not the blue square", "no option letter"),
+        ("It isn’t the blue square", "no option letter"),
+        ("It was vitamin C.", "no option letter"),
+        ("a red circle or a blue square", "ambiguous: A or B"),
+        ("A\nB\nC", "no option letter"),  # a list of labels, not an answer on the last line
+        ("I would rather not say", "no option letter"),
+    ],
+)
+def test_prose_is_never_guessed(reply: str, reason: str) -> None:
+    found = extract(reply, "multiple choice", options=OPTIONS)
+    assert found == Unparsed(f"no complete <answer> block; {reason}")
+
+
+def test_broken_tags_are_not_prose() -> None:
+    for reply in ("<answer>The answer is B", "The answer is B</answer>", "<answer >B</answer >"):
+        assert extract(reply, "multiple choice", options=OPTIONS) == NO_BLOCK
+
+
+def test_the_longer_of_two_nested_option_texts_is_meant() -> None:
+    options = ("A. a dog", "B. a dog and a cat", "C. hotdogs")
+    assert extract("I think I saw a dog and a cat", "multiple choice", options=options) == Answer(
+        "B"
+    )
+    assert extract("I think I saw a dog there", "multiple choice", options=options) == Answer("A")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "B\u200b", "\ufeffB", "<answer>\u202eB\u202c</answer>", "<answer>\x00B\x07</answer>",
+        "<answer>Ｂ</answer>", "（Ｂ）", "<answer>B\u00ad.</answer>", "B.\u2028", "\x1b B \x1b",
+        "<answer>B<script>alert(1)</script></answer>"[:9] + "</answer>",
+    ],
+)  # fmt: skip
+def test_invisible_characters_and_full_width_letters(reply: str) -> None:
+    assert extract(reply, "multiple choice", options=OPTIONS) == Answer("B")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["<script>alert('B')</script>", "<answer><script>B</script></answer>", "\x00", "\ud800"],
+)
+def test_markup_and_rubbish_are_named(reply: str) -> None:
+    assert isinstance(extract(reply, "multiple choice", options=OPTIONS), Unparsed)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        '{"option": "B"}', '{"answer": "B. blue square"}', '{"result": "(B)"}', '{"choice": "b"}',
+        '```json\n{"option": "B"}\n```', ' {"option": "B", "why": "it moved"} ',
+    ],
+)  # fmt: skip
+def test_json_answers(block: str) -> None:
+    assert choice(block) == "B"
+    assert extract(block, "multiple choice", options=OPTIONS) == Answer("B")
+
+
+@pytest.mark.parametrize(
+    "block",
+    ['{"option": "D"}', '{"option": "A", "answer": "B"}', '{"option": ["B"]}', '{"option": "B"',
+     "{" * 5000, '{"a":' * 1500 + "1" + "}" * 1500],
+)  # fmt: skip
+def test_json_that_does_not_say_one_option(block: str) -> None:
+    assert choice(block) is None
 
 
 def test_without_options_any_capital_counts() -> None:
@@ -149,7 +259,25 @@ def test_numbers(block: str, number: float | None, kind: str) -> None:
 
 def test_a_bare_number_needs_no_tags() -> None:
     assert extract(" 1,000 ", "numerical") == Answer("1,000", number=1000.0)
-    assert isinstance(extract("there are 4", "numerical"), Unparsed)
+    assert extract("there are 4", "numerical", "strict") == NO_BLOCK
+
+
+@pytest.mark.parametrize(
+    ("reply", "number", "rule"),
+    [
+        ("There are 4 chairs.", 4, "only number"),
+        ("I counted 2 and then 3, so the answer is 5.", 5, "stated"),
+        ("Total: 1,000 frames of 24 x 42", None, ""),
+        ("3 or 4", None, ""),
+        ("The answer is 3. No, the answer is 4.", None, ""),
+        ("the count is 7 metres\nover 2 rooms", 7, "stated"),
+        ("four", None, ""),
+    ],
+)
+def test_numbers_in_prose(reply: str, number: float | None, rule: str) -> None:
+    answer = extract(reply, "regression")
+    found = (answer.number, answer.rule) if isinstance(answer, Answer) else (None, "")
+    assert found == (number, rule)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +293,9 @@ def test_a_bare_number_needs_no_tags() -> None:
         ("Event 3: [2, 5]", (2, 5)), ("[5, 2]", (5, 2)), ("[2, 2]", (2, 2)),
         ("[ 2 ,\n 5 ]", (2, 5)),
         ("", None), ("5", None), ("2 to 5 and 7 to 9", None), ("[2, 5] or [7, 9]", None),
-        ('{"end_time": 15, "start_time": 2}', None), ("[-3, 15]", None), ("2.7 -15", None),
+        ('{"end_time": 15, "start_time": 2}', (2, 15)), ('{"time": [2, 15]}', (2, 15)),
+        ('{"relevant_span": ["0:02", "0:15"], "answer": "A"}', (2, 15)),
+        ('{"time": 2}', None), ("[-3, 15]", None), ("2.7 -15", None),
         ("1:75 to 2:80", None), ("5 minutes to 7 minutes", None), ("frames 3f to 9f", None),
         ("10% to 20%", None), ("3 frames to 9 frames", None), ("1.2.3 to 4", None),
         ("[nan, inf]", None), ("9" * 400 + " to " + "9" * 400, None),
@@ -206,15 +336,20 @@ def test_a_bare_interval_needs_no_tags(reply: str) -> None:
     assert extract(reply, "temporal grounding") == Answer("[2.0, 5.0]", interval=(2.0, 5.0))
 
 
-def test_an_interval_in_a_sentence_needs_tags() -> None:
-    assert isinstance(extract("I saw it from 2 to 5", "temporal grounding"), Unparsed)
+def test_an_interval_in_a_sentence() -> None:
+    answer = extract("I saw it from 2 to 5", "temporal grounding")
+    assert answer == Answer("[2.0, 5.0]", interval=(2.0, 5.0))
+    assert isinstance(answer, Answer) and answer.rule == "only interval"
+    assert extract("I saw it from 2 to 5", "temporal grounding", "strict") == NO_BLOCK
 
 
 @pytest.mark.parametrize(
     "block",
     [
         "B [2, 5]", "B, 2 to 5", "(B) [2.0, 5.0]", "B. blue square, [2, 5]", "B from 2 to 5",
-        "B: 2 - 5", "b (2s, 5s)", "The answer is B, [0:02, 0:05]", "B. blue square from 2s to 5s",
+        '{"option": "B", "start_time": "2.0", "end_time": "5.0"}',
+        '{"relevant_span": [2.0, 5.0], "answer": "B"}', "B: 2 - 5",
+        "b (2s, 5s)", "The answer is B, [0:02, 0:05]", "B. blue square from 2s to 5s",
     ],
 )  # fmt: skip
 def test_grounded_qa(block: str) -> None:
@@ -235,29 +370,8 @@ def test_grounded_qa_needs_letter_and_interval(block: str) -> None:
 def test_free_text(kind: str) -> None:
     assert extract("<answer> two\nlines </answer>", kind) == Answer("two\nlines")
     assert extract("<answer> </answer>", kind) == Unparsed("empty answer")
-    assert extract("no tags", kind) == Unparsed("no complete <answer> block")
-
-
-@pytest.mark.parametrize(
-    ("reply", "value"),
-    [
-        ("<think>hm</think><answer> B </answer>", "B"),
-        ("<answer>B.</answer>", "B."),  # the exact string: not equal to "B"
-        ("<think><answer>A</answer></think><answer>B</answer>", "A"),  # first, even in thinking
-        ("  B \n", "B"),
-        ("I say B", "I say B"),
-        ("<answer>B", "<answer>B"),
-        ("<answer>x <answer>B</answer>", "x <answer>B"),
-    ],
-)
-def test_video_r1_grader(reply: str, value: str) -> None:
-    assert extract(reply, "multiple choice", "video-r1", OPTIONS) == Answer(value)
-
-
-def test_video_r1_numbers_and_emptiness() -> None:
-    assert extract("<answer>1,000</answer>", "numerical", "video-r1") == Answer("1,000", 1000.0)
-    assert extract("<answer>3 m</answer>", "regression", "video-r1") == Answer("3 m", None)
-    assert extract("<answer></answer>", "numerical", "video-r1") == Unparsed("empty answer")
+    assert extract("no tags", kind, "strict") == NO_BLOCK
+    assert extract("<think>x</think> no tags ", kind) == Answer("no tags")
 
 
 def test_first_block_and_outside_think() -> None:
@@ -283,23 +397,37 @@ def test_bad_input_is_named(kind: str, grader: str, options: tuple[str, ...]) ->
 # --- what must hold for every text -------------------------------------------------------------
 
 PIECES = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "A", "B", "Z", " ", "\n", ".", ",", "(", ")",
+    ["the answer is ", "option ", "\\boxed{", "not",
+     "<think>", "</think>", "<answer>", "</answer>", "A", "B", "Z", " ", "\n", ".", ",", "(", ")",
      "[", "]", "{", '"', "-", ":", "1", "2.5", "0:05", "to", "answer", "is", "s", "end", "start",
      "red circle"],
 )  # fmt: skip
 REPLIES = st.one_of(st.text(), st.lists(PIECES, max_size=25).map("".join))
 
 
+OURS = st.sampled_from(["strict", "reelproof"])
+
+
 @settings(deadline=None)
-@given(reply=REPLIES, kind=st.sampled_from(list(READERS)), grader=st.sampled_from(list(GRADERS)))
-def test_total_on_every_text(reply: str, kind: str, grader: str) -> None:
+@given(reply=REPLIES, kind=st.sampled_from(list(READERS)), grader=OURS)
+def test_total_deterministic_and_idempotent(reply: str, kind: str, grader: str) -> None:
+    """Every text is read, the same each time; an answer put in tags is read as itself."""
     answer = extract(reply, kind, grader, OPTIONS)
-    assert isinstance(answer, Answer | Unparsed)
+    assert answer == extract(reply, kind, grader, OPTIONS)
     if isinstance(answer, Unparsed):
         assert answer.reason
-    else:
-        assert answer.value
-        assert (answer.interval is not None) == (kind in ("temporal grounding", "grounded qa"))
+        return
+    assert answer.value and answer.rule
+    assert (answer.interval is not None) == (kind in ("temporal grounding", "grounded qa"))
+    assert extract(f"<answer>{answer.value}</answer>", kind, grader, OPTIONS) == answer
+
+
+@settings(deadline=None)
+@given(reply=REPLIES, kind=st.sampled_from(list(READERS)))
+def test_reelproof_extends_strict(reply: str, kind: str) -> None:
+    strict = extract(reply, kind, "strict", OPTIONS)
+    if isinstance(strict, Answer):
+        assert extract(reply, kind, "reelproof", OPTIONS) == strict
 
 
 @settings(deadline=None)
@@ -324,9 +452,23 @@ def test_thinking_never_changes_the_answer(thinking: str, letter: str) -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
-    "piece", ["<think>", "<answer>", "</answer>", "[ ", "1,", "((", "A ", " ", "1:"]
+    "piece",
+    [
+        "<think>",
+        "<answer>",
+        "</answer>",
+        "[ ",
+        "1,",
+        "((",
+        "A ",
+        " ",
+        "1:",
+        "answer is ",
+        "option ",
+    ],
 )
 @pytest.mark.parametrize("kind", list(READERS))
 def test_long_hostile_replies_are_read_in_linear_time(piece: str, kind: str) -> None:
     extract(f"<answer>{piece * 10_000}x</answer>", kind, "reelproof", OPTIONS)
     extract(piece * 10_000, kind, "reelproof", OPTIONS)
+    extract(f"so {piece * 10_000}", kind, "reelproof", OPTIONS)

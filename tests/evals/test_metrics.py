@@ -12,17 +12,24 @@ from hypothesis import strategies as st
 
 from evals.errors import BadInput
 from evals.extract import Answer, Unparsed, extract
+from evals.grade import grade, same_number_video_r1, windows
 from evals.metrics import (
+    acc_at_gqa,
     avg_at_k,
-    grade,
+    best,
+    golds,
+    grounding,
+    iop,
+    knowledge_gain,
     macro_mean,
     mean,
+    mean_over_clusters,
     mra,
     pass_at_k,
     recall_at,
     rouge,
-    same_number_video_r1,
     tiou,
+    turned,
     word_error_rate,
 )
 
@@ -115,6 +122,79 @@ def test_tiou_counts_shared_seconds(a: tuple[int, int], b: tuple[int, int]) -> N
     assert tiou(a, b) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "truth", "expected"),
+    [
+        ((3, 5), (2, 8), 1.0), ((0, 4), (2, 8), 0.5), ((0, 10), (2, 8), 0.6), ((9, 10), (2, 8), 0),
+        ((8, 10), (2, 8), 0.0), ((2, 2), (2, 8), 1.0), ((1, 1), (2, 8), 0.0), ((5, 3), (2, 8), 0.0),
+        ((math.nan, 3), (2, 8), 0.0), ((3, math.inf), (2, 8), 0.0),
+    ],
+)  # fmt: skip
+def test_iop(prediction: tuple[float, float], truth: tuple[float, float], expected: float) -> None:
+    assert iop(prediction, truth) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(a=ANY, b=ANY)
+def test_iop_is_at_least_iou(a: tuple[float, float], b: tuple[float, float]) -> None:
+    assert 0.0 <= tiou(a, b) <= iop(a, b) + 1e-12 <= 1.0 + 1e-12
+
+
+def test_the_best_of_several_windows_counts() -> None:
+    assert best(tiou, (2, 5), [(20, 30), (2, 8)]) == 0.5
+    assert best(iop, (2, 5), [(20, 30), (2, 8)]) == 1.0
+    with pytest.raises(ValueError, match="empty"):
+        best(tiou, (2, 5), [])
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "found"),
+    [
+        ("[2, 5]", "temporal grounding", [(2, 5)]),
+        ("2 to 5", "temporal grounding", [(2, 5)]),
+        ("[2, 5] [0:07, 9.5]", "temporal grounding", [(2, 5), (7, 9.5)]),
+        ("[[2, 5], [7, 9]]", "temporal grounding", [(2, 5), (7, 9)]),
+        ("B [2, 5] or [7, 9]", "grounded qa", [(2, 5), (7, 9)]),
+    ],
+)
+def test_windows_of_a_gold(gold: str, kind: str, found: list[tuple[float, float]]) -> None:
+    assert windows(gold, kind, OPTIONS) == found
+
+
+def test_right_answers_in_a_gold() -> None:
+    assert golds("B [2, 5] or [7, 9]", "grounded qa") == ("B [2, 5]", "B [7, 9]")
+    assert golds("[2, 5]", "temporal grounding") == ("[2, 5]",)
+    assert golds("this or that", "free-form") == ("this or that",)
+
+
+def test_grounding_summary() -> None:
+    found = grounding([1.0, 0.5, 0.3, 0.0], [1.0, 1.0, 0.5, 0.0])
+    assert found == pytest.approx(
+        {"mIoU": 0.45, "R@0.3": 0.75, "R@0.5": 0.5, "R@0.7": 0.25, "mIoP": 0.625, "P@0.3": 0.75,
+         "P@0.5": 0.75, "P@0.7": 0.5}
+    )  # fmt: skip
+    assert "mIoP" not in grounding([1.0])
+    assert acc_at_gqa([True, True, False], [0.5, 0.49, 1.0]) == pytest.approx(1 / 3)
+
+
+def test_videos_count_once() -> None:
+    """ActivityNet-RTL: first within each video, then over videos."""
+    assert mean_over_clusters([1, 1, 1, 0], ["a", "a", "a", "b"]) == 0.5
+
+
+def test_knowledge_gain_by_hand() -> None:
+    """10 questions: 4 right before; 2 of these lost, 3 of the 6 wrong ones won: 5 right after."""
+    before = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    after = [1, 1, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert knowledge_gain(mean(after), mean(before)) == pytest.approx(0.1 / 0.6)
+    assert turned(after, before) == (0.5, 0.5)
+    assert knowledge_gain(0.4, 0.5) == pytest.approx(-0.2)
+    assert knowledge_gain(0.9, 1.0) == 0.0
+    assert turned([0.0], [1.0]) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="shorter"):
+        turned([1.0, 0.0], [1.0])
+
+
 def test_recall_includes_the_threshold() -> None:
     assert recall_at([0.5, 0.49, 0.9, 0.0], 0.5) == 0.5
     with pytest.raises(ValueError, match="no scores"):
@@ -165,6 +245,7 @@ def test_rouge_by_hand() -> None:
         ("<answer>B [2, 5]</answer>", "B [2.0, 8.0]", "grounded qa", 1.0),
         ("<answer>A [2, 5]</answer>", "B [2.0, 8.0]", "grounded qa", 0.0),
         ("<answer>B [2, 3]</answer>", "B [2.0, 8.0]", "grounded qa", 0.0),
+        ("<answer>[7, 9]</answer>", "[2, 5] [7, 9]", "temporal grounding", 1.0),
     ],
 )
 def test_grade(reply: str, gold: str, kind: str, score: float) -> None:

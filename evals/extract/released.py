@@ -1,0 +1,154 @@
+"""Graders of the papers' released evaluators, quirks included (benchmarks.md 1, ktr.md 4.1).
+
+| grader                 | where it looks                               | what it takes            |
+|------------------------|----------------------------------------------|--------------------------|
+| `video-r1`             | first `<answer>` block, else the whole reply | the stripped string      |
+| `onethinker`           | the same                                     | first character, upper   |
+| `videossr`             | the whole reply                              | first character          |
+| `temporal-r1`          | first `<answer>` block                       | JSON letter and times    |
+| `temporal-r1-no-think` | the whole reply                              | lone letter, spoken times|
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from evals.extract.answers import (
+    Answer,
+    Grader,
+    Reader,
+    Reading,
+    Unparsed,
+    first_block,
+    plain_float,
+    said,
+)
+from evals.extract.kinds import json_object, read
+from evals.extract.shared import mcq_letter, released_interval
+
+GROUNDED = ("temporal grounding", "grounded qa")
+
+
+def _block(reply: str) -> str:
+    block = first_block(reply)
+    return reply.strip() if block is None else block
+
+
+def _rule(reply: str) -> str:
+    return "whole reply" if first_block(reply) is None else "first answer block"
+
+
+# --- video-r1 ----------------------------------------------------------------------------------
+
+
+def _string(reply: str, options: Sequence[str]) -> Reading:
+    text = _block(reply)
+    return said(text, _rule(reply)) if text else Unparsed("empty answer")
+
+
+def _number(reply: str, options: Sequence[str]) -> Reading:
+    text = _block(reply)
+    if not text:
+        return Unparsed("empty answer")
+    return Answer(text, number=plain_float(text), rule=_rule(reply), confidence="medium")
+
+
+def _ours(kind: str) -> Reader:
+    """Chosen: the family has neither of the two grounded kinds."""
+    return lambda reply, options: read(_block(reply), kind, options)
+
+
+# --- onethinker and videossr -------------------------------------------------------------------
+
+
+def _first_upper(reply: str, options: Sequence[str]) -> Reading:
+    text = _block(reply)
+    return said(text[0].upper(), "first character") if text else Unparsed("empty answer")
+
+
+def _first_of_reply(reply: str, options: Sequence[str]) -> Reading:
+    text = reply.strip()
+    return said(text[0], "first character") if text else Unparsed("empty answer")
+
+
+def _time_list(reply: str, options: Sequence[str]) -> Reading:
+    """`{"time": [start, end]}` in the block."""
+    given = json_object(_block(reply)) or {}
+    pair = given.get("time")
+    if not isinstance(pair, list) or len(pair) != 2:
+        return Unparsed('no {"time": [start, end]}')
+    return read(f"[{pair[0]}, {pair[1]}]", "temporal grounding")
+
+
+# --- temporal-r1 -------------------------------------------------------------------------------
+
+_QUOTED_OPTION = re.compile(r"\"\(([A-Z])[^\"]*\)\"|\"([A-Z])\"")
+_PAIR = r"\s*\"{}\"\s*:\s*\"([0-9.]+)\"\s*"
+_TIMES = re.compile(
+    r"</think>\s*<answer>\s*\{" + _PAIR.format("start_time") + ","
+    + _PAIR.format("end_time") + r"\}\s*</answer>"
+)  # fmt: skip
+
+
+def _json_option(reply: str, options: Sequence[str]) -> Reading:
+    """A quoted capital in the first block; otherwise the scorer sees the whole reply, thinking
+    included, and takes the first lone letter A to E of any case (temporal_r1.md 4.3, E2).
+    """
+    match = _QUOTED_OPTION.search(first_block(reply) or "")
+    if match:
+        return said(match[1] or match[2], "quoted option")
+    letter = mcq_letter(reply)
+    return said(letter, "first lone letter of the whole reply") if letter else Unparsed("no letter")
+
+
+def _json_times(reply: str, options: Sequence[str]) -> Reading:
+    """The released pattern anywhere in the reply; reversed ends are swapped by the scorer."""
+    opened = reply.find("<think>")
+    match = _TIMES.search(reply, opened + len("<think>")) if opened >= 0 else None
+    if match is None:
+        return Unparsed("not the released form of think block and JSON times")
+    start, end = plain_float(match[1]), plain_float(match[2])
+    if start is None or end is None:
+        return Unparsed(f"{match[1]} or {match[2]} is no number; the released scorer stops here")
+    low, high = sorted((start, end))
+    return Answer(f"[{low}, {high}]", interval=(low, high), rule="released form")
+
+
+def _first_letter(reply: str, options: Sequence[str]) -> Reading:
+    letter = mcq_letter(reply)
+    return said(letter, "first lone letter") if letter else Unparsed("no letter")
+
+
+def _no_think_times(reply: str, options: Sequence[str]) -> Reading:
+    return released_interval(reply, everywhere=True)
+
+
+_VIDEO_R1: Mapping[str, Reader] = {
+    "multiple choice": _string,
+    "numerical": _number,
+    "regression": _number,
+    "OCR": _string,
+    "free-form": _string,
+}
+GRADERS: Mapping[str, Grader] = {
+    "video-r1": Grader(
+        {**_VIDEO_R1, **{kind: _ours(kind) for kind in GROUNDED}},
+        "benchmarks.md 1; ktr.md 4.1", "video-r1",
+    ),
+    "onethinker": Grader(
+        {**_VIDEO_R1, "multiple choice": _first_upper, "temporal grounding": _time_list},
+        "benchmarks.md 1, descendants", "onethinker",
+    ),
+    "videossr": Grader(
+        {"multiple choice": _first_of_reply}, "benchmarks.md 1, descendants", "same text"
+    ),
+    "temporal-r1": Grader(
+        {"multiple choice": _json_option, "temporal grounding": _json_times},
+        "temporal_r1.md 4.2, 4.3",
+    ),
+    "temporal-r1-no-think": Grader(
+        {"multiple choice": _first_letter, "temporal grounding": _no_think_times},
+        "temporal_r1.md 4.2, 4.3",
+    ),
+}  # fmt: skip
