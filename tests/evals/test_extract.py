@@ -419,7 +419,8 @@ def test_total_deterministic_and_idempotent(reply: str, kind: str, grader: str) 
         return
     assert answer.value and answer.rule
     assert (answer.interval is not None) == (kind in ("temporal grounding", "grounded qa"))
-    assert extract(f"<answer>{answer.value}</answer>", kind, grader, OPTIONS) == answer
+    if not re.search("</?(think|answer)>", answer.value):  # free text may hold tags of its own
+        assert extract(f"<answer>{answer.value}</answer>", kind, grader, OPTIONS) == answer
 
 
 @settings(deadline=None)
