@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evals.errors import Undecodable
+from evals.metrics import golds
 from evals.prompts import question_text
 from evals.seeds import derive
 from evals.types import Decoding, Reply, Sample
@@ -51,7 +52,7 @@ class Scripted:
 
     def _reply(self, sample: Sample, seed: int) -> Reply:
         if self.name == "oracle":
-            said = sample.gold
+            said = golds(sample.gold, sample.kind)[0]
         elif self.name == "parrot":
             said = "A" if sample.options else "0"
         else:

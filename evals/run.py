@@ -16,6 +16,8 @@ from evals.models import Model
 from evals.types import Outcome, Protocol, Reply, Row, Sample
 
 Progress = Callable[[int, int], None]
+#: Tags that say where a sample comes from; no score is broken down by them.
+_UNREPORTED = frozenset({"film", "twin", "data_source"})
 
 
 def evaluate(
@@ -104,7 +106,7 @@ def score(sample: Sample, reply: Reply, k: int, protocol: Protocol, save: bool =
     else:
         value = grade(
             reading, sample.gold, sample.kind, sample.options, iou=protocol.iou,
-            grader=protocol.grader,
+            grader=protocol.grader, overlap=protocol.overlap,
         )  # fmt: skip
         outcome = Outcome.CORRECT if value >= 1 else Outcome.WRONG
         row = _row(sample, k, reading.value, outcome, value, reply.tokens)
@@ -114,7 +116,7 @@ def score(sample: Sample, reply: Reply, k: int, protocol: Protocol, save: bool =
 def _row(
     sample: Sample, k: int, prediction: str | None, outcome: Outcome, value: float, tokens: int
 ) -> Row:
-    tags = {key: sample.tags[key] for key in ("family",) if key in sample.tags}
+    tags = {key: value for key, value in sample.tags.items() if key not in _UNREPORTED}
     return Row(
         sample.id, k, sample.cluster, sample.kind, sample.gold, prediction, outcome.value, value,
         tokens, tags,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -51,8 +51,13 @@ class Sample:
     """One question about one clip.
 
     `options` are the printed lines ("A. red"); `gold` is the text inside the solution's answer
-    tags: a letter, a number, `[start, end]` in seconds, or `letter [start, end]`.
-    `cluster` groups the questions of one video, the unit of clustered errors.
+    tags: a letter, a number, `[start, end]` in seconds, or `letter [start, end]`; where several
+    intervals are right, ` or ` joins them. `cluster` groups the questions of one video, the unit of
+    clustered errors. `tags` go into the rows and are what scores are broken down by; `facts` are
+    what a prompt may need besides (see evals.prompts). `form` picks the benchmark's own wording
+    where it has several. `span`: the seconds of the media that belong to the question; `stop`: the
+    first frame number that must never be shown. `media` may lead through an archive
+    (videos.zip/a.mp4): evals.archive.local gives a file.
     """
 
     id: str
@@ -65,6 +70,10 @@ class Sample:
     cluster: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    form: str = ""
+    span: tuple[float, float] | None = None
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,14 +114,32 @@ class Decoding:
     seed: int = 0
 
 
+def _later(default: Any) -> Any:
+    """A field that came after the first committed records: left out of data and hash when it has
+    its default, so that what was hashed without it keeps its hash.
+    """
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Everything that may move a score, as data. Two scores compare only if these agree.
 
-    fps, min_frames, max_frames: the Video-R1 frame law (frames at `fps`, clamped, even,
-    evenly spaced with rounding). min_pixels, max_pixels: per frame after resizing.
-    positions: rule of the multimodal rotary positions. time: "true" uses the sampled rate,
-    "constant" one second per grid row. iou: threshold above which an interval counts as correct.
+    | field                       | meaning                                                       |
+    |-----------------------------|---------------------------------------------------------------|
+    | prompt, wording             | prompt id; first 8 hex digits of the sha256 of its templates  |
+    | system, before, prefix      | system turn (None: the chat template's own), text before the  |
+    |                             | clip, text that begins the answer                             |
+    | grader, iou, overlap        | how answers are read; an interval counts from this IoU or IoP |
+    | sampling, fps, *_frames     | frame law (evals.frames) and its numbers                      |
+    | clipped                     | whether only the question's own span of the video is shown    |
+    | min_pixels, max_pixels      | per frame after resizing                                      |
+    | total_pixels                | over all frames, 0 for no limit (evals.frames.frame_pixels)   |
+    | positions                   | rule of the multimodal rotary positions                       |
+    | time                        | "true" sampled rate, "constant" one second per grid row       |
+    | subtitles                   | none, sampled (lines at the shown frames), all                |
+    | subset                      | part of the benchmark, "" for all                             |
+    | aggregation, denominator    | headline (evals.aggregate); which rows it counts              |
     """
 
     id: str
@@ -127,10 +154,26 @@ class Protocol:
     time: Literal["true", "constant"] = "true"
     iou: float = 0.5
     decoding: Decoding = field(default_factory=Decoding)
+    wording: str = _later("")
+    system: str | None = _later(None)
+    before: str = _later("")
+    prefix: str = _later("")
+    overlap: Literal["iou", "iop"] = _later("iou")
+    sampling: str = _later("video-r1")
+    clipped: bool = _later(True)
+    total_pixels: int = _later(0)
+    subtitles: Literal["none", "sampled", "all"] = _later("none")
+    subset: str = _later("")
+    aggregation: str = _later("micro")
+    denominator: Literal["all", "answered"] = _later("all")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, in field order."""
-        return asdict(self)
+        """Plain data, in field order; later fields only where they differ from their default."""
+        data = asdict(self)
+        for f in fields(self):
+            if "later" in f.metadata and data[f.name] == f.default:
+                del data[f.name]
+        return data
 
     @property
     def hash(self) -> str:
