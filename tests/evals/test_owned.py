@@ -1,0 +1,261 @@
+"""Every benchmark with data of its owner, loaded from data made in its own layout and schema."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import made
+
+from evals import archive, benchmarks, models, protocols
+from evals.aggregate import aggregate, headline
+from evals.benchmarks._records import Files, Record
+from evals.errors import BadInput
+from evals.prompts import render
+from evals.run import evaluate
+from evals.types import Protocol, Sample
+from evals.video import probe
+
+NAMES = sorted(made.MADE)
+CHOICE = ("multiple choice", "grounded qa")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """data(benchmark) -> folder of its made data, made once."""
+    root = tmp_path_factory.mktemp("made")
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = made.make(name, root)
+        return folders[name]
+
+    return folder
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"evals.benchmarks.{name}")
+
+
+def test_every_benchmark_has_made_data() -> None:
+    assert set(made.MADE) == set(benchmarks.OWNED)
+    assert set(benchmarks.NAMES) == {*made.MADE, "jsonl", "microworld"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_every_film_opens(name: str, data: Callable[[str], Path], tmp_path: Path) -> None:
+    loaded = benchmarks.load(name, root=data(name))
+    card = benchmarks.card(name)
+    assert loaded.card == card and loaded.split == next(iter(card.splits))
+    assert loaded.revision == card.revision == "unresolved"
+    assert len(loaded.sha256) == 64
+    assert len({s.id for s in loaded.samples}) == len(loaded.samples)
+    for sample in loaded.samples:
+        assert sample.media is not None and sample.cluster
+        assert (sample.kind in CHOICE) == bool(sample.options)
+    for media in {s.media for s in loaded.samples if s.media}:
+        info = probe(archive.local(media, tmp_path))
+        assert (info.frames, info.fps) == (8, 4.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_oracle_gives_all_of_it(name: str, data: Callable[[str], Path]) -> None:
+    loaded = benchmarks.load(name, root=data(name))
+    for base in protocols.names():
+        if name not in protocols.covered(base):
+            continue
+        protocol = protocols.load(base, name)
+        if protocol.grader == "video-r1":  # it scores OCR and free-form 0, by the released code
+            part = tuple(s for s in loaded.samples if s.kind != "free-form")
+            loaded = benchmarks.Benchmark(name, "", part, "", "", loaded.card)
+        rows = evaluate(models.load("oracle"), loaded, protocol)
+        found = aggregate(rows, loaded.card, protocol)
+        assert all(value == 1 for value in found.values()), (base, found)
+        assert headline(rows, loaded.card, protocol) == (protocol.aggregation, 1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parrot_and_random_give_what_chance_says(name: str, data: Callable[[str], Path]) -> None:
+    """Of letters alone: a number or a time that happens to be right is not chance but luck."""
+    samples = benchmarks.load(name, root=data(name)).samples
+    part = tuple(s for s in samples if s.kind == "multiple choice")
+    if not part:
+        rows = evaluate(models.load("random"), benchmarks.Benchmark(name, "", samples, "", ""),
+                        Protocol("test"))  # fmt: skip
+        assert {row.outcome for row in rows} <= {"unparsed"}  # a lone letter is no interval
+        return
+    loaded = benchmarks.Benchmark(name, "", part, "", "")
+    parrot = evaluate(models.load("parrot"), loaded, Protocol("test"))
+    assert sum(r.score for r in parrot) == sum(s.gold == "A" for s in part)
+    seeds = 300
+    right = sum(
+        r.score
+        for seed in range(seeds)
+        for r in evaluate(models.load("random"), loaded, Protocol("test"), seed=seed)
+    )
+    chances = [Fraction(1, len(s.options)) for s in part]
+    expected = seeds * float(sum(chances))
+    deviation = (seeds * float(sum(p * (1 - p) for p in chances))) ** 0.5
+    assert abs(right - expected) < 4 * deviation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_prompt_is_exact(name: str, tmp_path: Path) -> None:
+    golden = module(name).GOLDEN
+    sample = module(name).sample(Record(golden.row, "golden, record 1"), Files(name, tmp_path))
+    turn = render(sample, protocols.load(golden.protocol, name), (0.0, 1.0))
+    assert (turn.before + turn.text, sample.gold) == (golden.text, golden.gold)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loading_twice_gives_the_same(name: str, data: Callable[[str], Path]) -> None:
+    assert benchmarks.load(name, root=data(name)) == benchmarks.load(name, root=data(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_film_is_a_path_that_is_not_there(name: str, tmp_path: Path) -> None:
+    """It becomes the outcome undecodable, never a question without its film."""
+    sample = module(name).sample(
+        Record(module(name).GOLDEN.row, "golden, record 1"), Files(name, tmp_path)
+    )
+    assert sample.modality == "video" and sample.media is not None
+    assert sample.media.is_relative_to(tmp_path) and not sample.media.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_broken_field_is_named_with_its_record(name: str, tmp_path: Path) -> None:
+    row = module(name).GOLDEN.row
+    files = Files(name, tmp_path)
+    refused = 0
+    for key in row:
+        broken = Record({k: v for k, v in row.items() if k != key}, "file.json, record 7")
+        try:
+            module(name).sample(broken, files)
+        except BadInput as error:
+            assert str(error).startswith("file.json, record 7: ") and "\n" not in str(error)
+            refused += 1
+    assert refused >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_stay_small(name: str) -> None:
+    path = Path(module(name).__file__)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def load(name: str, data: Callable[[str], Path], subset: str = "") -> tuple[Sample, ...]:
+    return benchmarks.load(name, root=data(name), subset=subset).samples
+
+
+def test_subsets(data: Callable[[str], Path]) -> None:
+    assert len(load("mmvu", data)) == 8 and len(load("mmvu", data, "mc")) == 6
+    assert {s.kind for s in load("mmvu", data, "open")} == {"free-form"}
+    assert {s.tags["duration"] for s in load("videomme", data, "short, long")} == {"short", "long"}
+    assert {s.tags["part"] for s in load("tempcompass", data, "yes_no")} == {"yes_no"}
+    assert len(load("mvbench", data, "action_count")) == 3
+    with pytest.raises(BadInput, match="mmvu has no subset 'hard'; known: mc, open"):
+        load("mmvu", data, "hard")
+    with pytest.raises(BadInput, match="mmvu has no split 'test'; it has validation"):
+        benchmarks.load("mmvu", root=data("mmvu"), split="test")
+
+
+def test_question_only_shows_the_clip_of_the_image(data: Callable[[str], Path]) -> None:
+    samples = load("videommmu", data, "adaptation,question_only")
+    lecture, alone = samples[0], samples[6]
+    assert lecture.question == alone.question and lecture.cluster == alone.cluster
+    assert lecture.media is not None and lecture.media.name == "validation_Art_1.mp4"
+    assert alone.media is not None and alone.media.name == "validation_Art_1_image.mp4"
+
+
+def test_labels_of_caption_matching_become_letters(data: Callable[[str], Path]) -> None:
+    samples = load("tempcompass", data, "caption_matching")
+    assert [s.gold for s in samples] == list("ABABAB")
+    assert all(s.options == ("A. He runs.", "B. He sits.") for s in samples)
+    assert {s.question for s in samples} == {"Which fits the video?"}
+    text = render(samples[2], protocols.load("official", "tempcompass")).text
+    assert text == (
+        "Which fits the video?\nSentence A: He runs.\nSentence B: He sits.\n"
+        "Please directly give the best option:"
+    )
+
+
+def test_subtitles_at_the_shown_frames_or_all(data: Callable[[str], Path]) -> None:
+    first, last = load("videomme", data)[0], load("videomme", data)[-1]
+    head = "This video's subtitles are listed below:"
+    sampled = protocols.load("official@subtitles", "videomme")
+    assert render(first, sampled, (0.0, 0.5)).text.startswith(
+        f"{head}\nGood morning.\nSelect the best answer"
+    )
+    assert "We sail at noon." in render(first, sampled, (1.5,)).text
+    every = render(first, protocols.load("lmms-eval@subtitles", "videomme"), (0.0,)).text
+    assert every.startswith(f"{head} \nGood morning.\nWe sail at noon.\nNever shown.\nSelect")
+    assert head not in render(last, sampled, (0.0,)).text  # it has none
+
+
+def test_spans_and_alternatives(data: Callable[[str], Path]) -> None:
+    spans = {s.tags["task"]: s.span for s in load("mvbench", data)}
+    assert spans["action_count"] == (0.5, 1.5) and spans["action_antonym"] is None
+    assert load("nextgqa", data)[1].gold == "B [0.25, 1] or [1.25, 2]"
+
+
+def test_what_huggingface_wrote_is_the_revision(tmp_path: Path) -> None:
+    folder = made.make("mmvu", tmp_path)
+    note = folder / ".cache/huggingface/download/validation.json.metadata"
+    note.parent.mkdir(parents=True)
+    note.write_text("0123456789" * 4 + "\nabc\n1.0\n")
+    assert benchmarks.load("mmvu", root=folder).revision == "0123456789" * 4
+
+
+def test_equal_ids_are_told_apart(tmp_path: Path) -> None:
+    folder = made.make("video_holmes", tmp_path)
+    path = folder / "test_Video-Holmes.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([rows[0], rows[0], rows[0]]))
+    assert [s.id for s in benchmarks.load("video_holmes", root=folder).samples] == [
+        "q0", "q0#2", "q0#3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Answer": "G"}, "`Answer` 'G' is not one of 6 options"),
+        ({"Answer": None}, "`Answer` is missing"),
+        ({"Options": "A: red"}, "`Options` must be a list of texts"),
+        ({"Options": {}}, "`Answer` 'A' is not one of 0 options"),
+        ({"Question": " "}, "`Question` must be a text"),
+    ],
+)
+def test_bad_records_stop_with_their_place(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = made.make("video_holmes", tmp_path)
+    path = folder / "test_Video-Holmes.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([rows[1], {**rows[0], **change}]))
+    with pytest.raises(BadInput, match="record 2: ") as caught:
+        benchmarks.load("video_holmes", root=folder)
+    assert said in str(caught.value)
+
+
+def test_where_the_data_is(
+    data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REELPROOF_DATA", raising=False)
+    with pytest.raises(BadInput, match="where is the data of mmvu"):
+        benchmarks.load("mmvu")
+    monkeypatch.setenv("REELPROOF_DATA", str(data("mmvu").parent))
+    assert len(benchmarks.load("mmvu").samples) == 8
+    with pytest.raises(BadInput, match="no such folder"):
+        benchmarks.load("mmvu", root=tmp_path / "none")
+    with pytest.raises(BadInput, match=r"no annotations of mmvu \(validation.json"):
+        benchmarks.load("mmvu", root=tmp_path)
