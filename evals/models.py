@@ -1,53 +1,107 @@
-"""Who answers: a checkpoint, or one of three that need none.
+"""Who answers: a checkpoint, a server, or one of three that need none.
 
-oracle answers the gold (an evaluation must give 100 %), parrot always the first option, random
-draws an answer under a seed. They prove an installation and audit a benchmark.
+| name                 | who                                                                       |
+|----------------------|---------------------------------------------------------------------------|
+| FOLDER               | a checkpoint on transformers                                              |
+| `vllm:FOLDER`        | a checkpoint on vLLM (evals.vllm_model)                                   |
+| `openai:MODEL@URL`   | any server that speaks OpenAI's chat completions (evals.served)           |
+| oracle               | the gold: an evaluation must give 100 %                                   |
+| parrot               | always the first option                                                   |
+| random               | an answer drawn under a seed                                              |
+
+The last three prove an installation and audit a benchmark.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from evals.errors import Undecodable
+from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.metrics import golds
 from evals.prompts import question_text
 from evals.seeds import derive
-from evals.types import Decoding, Reply, Sample
+from evals.types import Decoding, Reply, Sample, VideoClip
 from evals.types import Protocol as EvalProtocol
 
 if TYPE_CHECKING:
-    from evals.video import Clips
-    from evals.vlm import VLM
+    from evals.vlm import VLM, Encoded
 
-Answers = list[Reply] | Undecodable
+
+@dataclass(frozen=True)
+class Question:
+    """A sample as it is asked. clip: what is shown; None without media, or where a probe hides it
+    (`blind`). seed: the run's; every question draws under its own, derived from its id."""
+
+    sample: Sample
+    clip: VideoClip | None
+    seed: int
+    blind: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clip is None and self.sample.modality != "text" and not self.blind:
+            raise BlindForward(f"question {self.sample.id} would be asked without its clip")
+
+    @property
+    def own_seed(self) -> int:
+        """Seed of this question's draws, whatever is asked beside it."""
+        return derive(self.seed, self.sample.id)
 
 
 class Model(Protocol):
-    """Answers samples: for each, `decoding.samples` replies, or why its clip cannot be read."""
+    """Answers questions: for each, `decoding.samples` replies.
 
-    name: str
+    sees: whether clips have to be read for it. identity: what the cache of replies must know about
+    it (weights, processor, engine), None if nothing is to be cached.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sees(self) -> bool: ...
+
+    @property
+    def identity(self) -> Mapping[str, str] | None: ...
+
+    def under(self, protocol: EvalProtocol) -> EvalProtocol:
+        """The protocol as this model can follow it."""
+
+    def prompt(self, question: Question, protocol: EvalProtocol) -> str:
+        """The rendered prompt, for the key of the cache."""
 
     def answer(
-        self, samples: Sequence[Sample], protocol: EvalProtocol, decoding: Decoding
-    ) -> list[Answers]: ...
+        self, questions: Sequence[Question], protocol: EvalProtocol, decoding: Decoding
+    ) -> list[list[Reply]]:
+        """Raises EnvironmentFault where the run cannot go on: memory, a server, an engine."""
 
 
 class Scripted:
     """oracle, parrot and random."""
 
+    sees = False
+    identity: Mapping[str, str] | None = None
+
     def __init__(self, name: str):
         self.name = name
 
+    def under(self, protocol: EvalProtocol) -> EvalProtocol:
+        return protocol
+
+    def prompt(self, question: Question, protocol: EvalProtocol) -> str:
+        return question_text(question.sample, protocol.prompt)
+
     def answer(
-        self, samples: Sequence[Sample], protocol: EvalProtocol, decoding: Decoding
-    ) -> list[Answers]:
-        """Replies in the trained format; random is seeded by decoding.seed and the sample's id."""
+        self, questions: Sequence[Question], protocol: EvalProtocol, decoding: Decoding
+    ) -> list[list[Reply]]:
+        """Replies in the trained format; random is seeded by the seed and the sample's id."""
         return [
-            [self._reply(s, decoding.seed * 1000 + k) for k in range(decoding.samples)]
-            for s in samples
+            [self._reply(q.sample, q.seed * 1000 + k) for k in range(decoding.samples)]
+            for q in questions
         ]
 
     def _reply(self, sample: Sample, seed: int) -> Reply:
@@ -63,47 +117,84 @@ class Scripted:
 
 
 class Checkpoint:
-    """A Qwen2.5-VL checkpoint on transformers: clips decoded once, prompts prefilled once.
+    """A Qwen-VL checkpoint on transformers; questions about one clip share its encoding.
 
     Above temperature 0 the draws of a question depend on the seed and the question's id alone.
     """
 
-    def __init__(self, vlm: VLM, name: str):
-        self.vlm, self.name = vlm, name
-        self._clips: Clips | None = None
+    sees = True
+
+    def __init__(self, vlm: VLM, name: str, identity: Mapping[str, str] | None = None):
+        self.vlm, self.name, self.identity = vlm, name, identity
+
+    def under(self, protocol: EvalProtocol) -> EvalProtocol:
+        return protocol
+
+    def prompt(self, question: Question, protocol: EvalProtocol) -> str:
+        content = [{"type": "text", "text": question_text(question.sample, protocol.prompt)}]
+        if question.clip is not None:
+            content.insert(0, {"type": question.clip.modality})
+        rendered: str = self.vlm.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return rendered
 
     def answer(
-        self, samples: Sequence[Sample], protocol: EvalProtocol, decoding: Decoding
-    ) -> list[Answers]:
-        """Undecodable clips are returned in their places; the others are answered."""
+        self, questions: Sequence[Question], protocol: EvalProtocol, decoding: Decoding
+    ) -> list[list[Reply]]:
+        if not questions:
+            return []
+        with naming_memory(len(questions)):
+            encoded = [self._encode(q, protocol) for q in questions]
+            drawn = self.vlm.sample(encoded, decoding, [q.own_seed for q in questions])
+        return [
+            [Reply(self.vlm.text(r.ids), len(r.ids), r.finished) for r in replies]
+            for replies in drawn
+        ]
 
-        from evals.video import Clips
-
-        if self._clips is None or self._clips.protocol != protocol:
-            self._clips = Clips(protocol)
-        encoded, answers = {}, dict[int, Answers]()
-        for place, sample in enumerate(samples):
-            try:
-                clip = self._clips.load(sample)
-            except Undecodable as error:
-                answers[place] = error
-                continue
-            text = question_text(sample, protocol.prompt)
-            encoded[place] = self.vlm.encode(clip, text, protocol)
-        if encoded:
-            seeds = [derive(decoding.seed, samples[place].id) for place in encoded]
-            drawn = self.vlm.sample(list(encoded.values()), decoding, seeds)
-            for place, replies in zip(encoded, drawn, strict=True):
-                answers[place] = [
-                    Reply(self.vlm.text(r.ids), len(r.ids), r.finished) for r in replies
-                ]
-        return [answers[place] for place in range(len(samples))]
+    def _encode(self, question: Question, protocol: EvalProtocol) -> Encoded:
+        text = question_text(question.sample, protocol.prompt)
+        return self.vlm.encode(question.clip, text, protocol)
 
 
-def load(name: str | Path) -> Model:
-    """`oracle`, `parrot`, `random`, or a checkpoint folder. Raises BadInput for neither."""
+@contextmanager
+def naming_memory(questions: int) -> Iterator[None]:
+    """Memory that runs out becomes an EnvironmentFault that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _for_want_of_memory(error):
+            raise
+        raise EnvironmentFault(
+            f"out of memory with {questions} questions at once; lower --batch, or max_pixels or "
+            "max_frames of the protocol"
+        ) from error
+
+
+def _for_want_of_memory(error: Exception) -> bool:
+    """torch says so in three ways, and only on CUDA by its type."""
+    told = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def load(name: str | Path, identity: Mapping[str, str] | None = None) -> Model:
+    """A model by name, see the table above. identity: of its files, for the cache of replies.
+
+    Raises BadInput for none of them.
+    """
     if name in ("oracle", "parrot", "random"):
         return Scripted(str(name))
+    kind, _, rest = str(name).partition(":")
+    if kind == "openai":
+        from evals.served import Served
+
+        return Served.named(rest)
+    if kind == "vllm":
+        from evals.vllm_model import Engine
+
+        return Engine(Path(rest), identity)
+    if not Path(name).is_dir() and not Path(name).exists():
+        raise BadInput(f"{name} holds no checkpoint: there is no such folder")
     from evals.vlm import load as load_vlm
 
-    return Checkpoint(load_vlm(name), Path(name).name)
+    return Checkpoint(load_vlm(name), Path(name).name, identity)

@@ -1,23 +1,60 @@
-"""Evaluate: every question asked, every reply scored, every failure named and counted."""
+"""Evaluate: every question asked, every reply scored, every failure named and counted.
+
+| outcome     | score     | headline (all N) | coverage |
+|-------------|-----------|------------------|----------|
+| correct     | 1         | counts           | yes      |
+| wrong       | 0, or partial credit | counts | yes     |
+| unparsed    | 0         | counts as 0      | no       |
+| truncated   | 0         | counts as 0      | no       |
+| undecodable | 0         | counts as 0      | no       |
+| timeout     | 0         | counts as 0      | no       |
+
+Memory that runs out and engines that fail are no outcome: they stop the run, and its rows stay.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from evals import replies as cache
 from evals.benchmarks import Benchmark
-from evals.errors import Undecodable
+from evals.errors import TimedOut, Undecodable
 from evals.extract import Unparsed, extract
 from evals.grade import grade
 from evals.metrics import mean
-from evals.models import Model
-from evals.types import Outcome, Protocol, Reply, Row, Sample
+from evals.models import Model, Question
+from evals.probes import Probe
+from evals.replies import ReplyCache
+from evals.rows import complete
+from evals.types import Outcome, Protocol, Reply, Row, Sample, VideoClip
+from evals.video import Clips
 
 Progress = Callable[[int, int], None]
 #: Tags that say where a sample comes from; no score is broken down by them.
 _UNREPORTED = frozenset({"film", "twin", "data_source"})
+#: What may be said about one question: its replies, or why its clip was lost.
+Answers = list[Reply] | Undecodable | TimedOut
+
+
+@dataclass
+class Work:
+    """What a run cost: seconds waiting for clips and seconds of answering; questions asked and
+    questions answered from the cache of replies."""
+
+    waiting: float = 0.0
+    answering: float = 0.0
+    asked: int = 0
+    cached: int = 0
+
+    @property
+    def idle(self) -> float:
+        """Share of the time in which the model waited for clips."""
+        whole = self.waiting + self.answering
+        return self.waiting / whole if whole else 0.0
 
 
 def evaluate(
@@ -31,20 +68,27 @@ def evaluate(
     save_replies: bool = False,
     resume_rows: Sequence[Row] = (),
     batch: int = 32,
+    clips: Clips | None = None,
+    probe: str | None = None,
+    replies: ReplyCache | None = None,
+    work: Work | None = None,
 ) -> list[Row]:
     """Rows in benchmark order, `protocol.decoding.samples` per question.
 
     limit: ask only the first questions (the run is then partial). resume_rows: rows of an earlier
-    call, kept for every question they answer completely. seed: of the draws.
+    call, kept for every question they answer completely. seed: of the draws. clips: who reads,
+    by default this process. probe: one of evals.probes. replies: where replies are looked up and
+    kept. work: counts up what the run cost.
     """
-    return [
-        row
-        for rows in stream(
-            model, benchmark, protocol, limit=limit, seed=seed, progress=progress,
-            save_replies=save_replies, resume_rows=resume_rows, batch=batch,
-        )
-        for row in rows
-    ]  # fmt: skip
+    rows: dict[str, list[Row]] = {}
+    for part in stream(
+        model, benchmark, protocol, limit=limit, seed=seed, progress=progress,
+        save_replies=save_replies, resume_rows=resume_rows, batch=batch, clips=clips, probe=probe,
+        replies=replies, work=work,
+    ):  # fmt: skip
+        for row in part:
+            rows.setdefault(row.id, []).append(row)
+    return [row for sample in benchmark.samples[:limit] for row in rows[sample.id]]
 
 
 def stream(
@@ -58,40 +102,145 @@ def stream(
     save_replies: bool,
     resume_rows: Sequence[Row],
     batch: int,
+    clips: Clips | None = None,
+    probe: str | None = None,
+    replies: ReplyCache | None = None,
+    work: Work | None = None,
 ) -> Iterator[list[Row]]:
-    """As `evaluate`, a list of rows per batch as soon as it is scored.
+    """As `evaluate`, a list of rows per batch as soon as it is scored, film by film.
 
     Batches are the same with and without resuming, so that the draws are too.
     """
     samples = benchmark.samples[:limit]
-    decoding = replace(protocol.decoding, seed=seed)
-    known: dict[str, list[Row]] = {}
-    for row in resume_rows:
-        known.setdefault(row.id, []).append(row)
-    for first in range(0, len(samples), batch):
-        part = samples[first : first + batch]
-        if all(_complete(s, known, decoding.samples) for s in part):
-            yield [row for s in part for row in known[s.id]]
-        else:
-            replies = model.answer(part, protocol, decoding)
+    protocol = replace(protocol, decoding=replace(protocol.decoding, seed=seed))
+    known = complete(resume_rows, protocol.decoding.samples)
+    asker = _Asker(
+        model, protocol, clips or Clips(protocol),
+        Probe(probe, benchmark.samples) if probe else None, replies, work or Work(),
+    )  # fmt: skip
+    parts = batches(samples, batch)
+    left = [part for part in parts if any(s.id not in known for s in part)]
+    done = 0
+    for part in parts:
+        if left and part is left[0]:
+            del left[0]
+            answers = asker.answers(part, ahead=left[0] if left else ())
             yield [
                 row
-                for sample, answer in zip(part, replies, strict=True)
-                for row in _rows(sample, answer, protocol, save_replies)
+                for sample, answer in zip(part, answers, strict=True)
+                for row in _rows(asker.asked(sample), answer, protocol, save_replies)
             ]
-        progress(min(first + batch, len(samples)), len(samples))
+        else:
+            yield [row for sample in part for row in known[sample.id]]
+        done += len(part)
+        progress(done, len(samples))
 
 
-def _complete(sample: Sample, known: dict[str, list[Row]], replies: int) -> bool:
-    rows = known.get(sample.id, [])
-    return len(rows) == replies or [r.outcome for r in rows] == [Outcome.UNDECODABLE]
+def batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
+    """At most `size` questions each, a film's questions together as long as they fit into one.
+
+    Films come in the order of their first question, so a benchmark that is sorted stays so.
+    """
+    films: dict[Any, list[Sample]] = {}
+    for sample in samples:
+        films.setdefault(sample.media or sample.id, []).append(sample)
+    parts: list[list[Sample]] = [[]]
+    for own in films.values():
+        for first in range(0, len(own), size):
+            piece = own[first : first + size]
+            if len(parts[-1]) + len(piece) > size:
+                parts.append([])
+            parts[-1] += piece
+    return [part for part in parts if part]
 
 
-def _rows(
-    sample: Sample, answer: list[Reply] | Undecodable, protocol: Protocol, save: bool
-) -> list[Row]:
-    if isinstance(answer, Undecodable):
-        lost = _row(sample, 0, None, Outcome.UNDECODABLE, 0.0, 0)
+class _Asker:
+    """From samples to answers: reads clips, applies the probe, asks the cache, then the model."""
+
+    def __init__(
+        self, model: Model, protocol: Protocol, clips: Clips, probe: Probe | None,
+        replies: ReplyCache | None, work: Work,
+    ):  # fmt: skip
+        self.model, self.protocol, self.clips = model, protocol, clips
+        self.probe, self.work = probe, work
+        self.replies = replies if model.identity is not None else None
+        self._pixels: dict[int, tuple[VideoClip, str]] = {}
+
+    def asked(self, sample: Sample) -> Sample:
+        """The sample as the probe puts it."""
+        return self.probe.sample(sample) if self.probe else sample
+
+    def answers(self, part: Sequence[Sample], ahead: Sequence[Sample]) -> list[Answers]:
+        """One per sample. ahead: whose clips to read while the model answers."""
+        began = time.monotonic()
+        if self.model.sees:
+            for group in (part, ahead):
+                self.clips.prefetch(group)
+                if self.probe:
+                    self.clips.prefetch([self.probe.donor(s) for s in group])
+        found = [self._question(sample) for sample in part]
+        self.work.waiting += time.monotonic() - began
+        began = time.monotonic()
+        questions = [q for q in found if isinstance(q, Question)]
+        replies = iter(self._answered(questions))
+        self.work.answering += time.monotonic() - began
+        return [next(replies) if isinstance(q, Question) else q for q in found]
+
+    def _question(self, sample: Sample) -> Question | Undecodable | TimedOut:
+        seed = self.protocol.decoding.seed
+        if not self.model.sees:
+            return Question(self.asked(sample), None, seed, blind=True)
+        try:
+            clip = self.probe.clip(sample, self.clips.load) if self.probe else None
+            clip = clip if self.probe else self.clips.load(sample)
+        except (Undecodable, TimedOut) as error:
+            return error
+        blind = self.probe is not None and self.probe.name == "no-video"
+        return Question(self.asked(sample), clip, seed, blind=blind)
+
+    def _answered(self, questions: Sequence[Question]) -> list[list[Reply]]:
+        known: dict[int, list[Reply]] = {}
+        keys: list[list[str]] = []
+        if self.replies:
+            keys = [self._keys(q) for q in questions]
+            for place, own in enumerate(keys):
+                if (replies := self.replies.get(own)) is not None:
+                    known[place] = replies
+        rest = [place for place in range(len(questions)) if place not in known]
+        drawn = self.model.answer(
+            [questions[place] for place in rest], self.protocol, self.protocol.decoding
+        )
+        for place, replies in zip(rest, drawn, strict=True):
+            known[place] = replies
+            if self.replies:
+                self.replies.put(keys[place], replies)
+        self.work.asked += len(rest)
+        self.work.cached += len(questions) - len(rest)
+        return [known[place] for place in range(len(questions))]
+
+    def _keys(self, question: Question) -> list[str]:
+        assert self.model.identity is not None
+        return cache.keys(
+            self.model.identity, self.model.prompt(question, self.protocol),
+            self._digest(question.clip), self.protocol, self.protocol.decoding,
+            question.own_seed,
+        )  # fmt: skip
+
+    def _digest(self, clip: VideoClip | None) -> str:
+        """Once per clip and batch; the clip is held so that its id stays its own."""
+        if clip is None:
+            return ""
+        if id(clip) not in self._pixels:
+            if len(self._pixels) > 64:
+                self._pixels.clear()
+            self._pixels[id(clip)] = (clip, cache.pixels(clip))
+        return self._pixels[id(clip)][1]
+
+
+def _rows(sample: Sample, answer: Answers, protocol: Protocol, save: bool) -> list[Row]:
+    if isinstance(answer, (Undecodable, TimedOut)):
+        late = isinstance(answer, TimedOut)
+        lost = _row(sample, 0, None, Outcome.TIMEOUT if late else Outcome.UNDECODABLE, 0.0, 0)
         return [replace(lost, detail=str(answer))]
     return [score(sample, reply, k, protocol, save) for k, reply in enumerate(answer)]
 
@@ -124,11 +273,13 @@ def _row(
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """n (questions), score (mean over questions of the mean over replies), outcomes, by_tag."""
+    """n (questions), score (mean over questions of the mean over replies), coverage (the same mean
+    of the share of replies that were read), outcomes, by_tag."""
     questions: dict[str, list[Row]] = {}
     for row in rows:
         questions.setdefault(row.id, []).append(row)
     means = {key: mean([r.score for r in own]) for key, own in questions.items()}
+    read = (Outcome.CORRECT, Outcome.WRONG)
     tagged: dict[str, dict[str, list[float]]] = {}
     for key, own in questions.items():
         for tag, value in own[0].tags.items():
@@ -136,6 +287,9 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "n": len(questions),
         "score": mean(list(means.values())),
+        "coverage": mean(
+            [mean([float(r.outcome in read) for r in own]) for own in questions.values()]
+        ),
         "outcomes": dict(sorted(Counter(r.outcome for r in rows).items())),
         "by_tag": {
             tag: {v: {"n": len(x), "score": mean(x)} for v, x in sorted(values.items())}

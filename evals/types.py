@@ -38,6 +38,10 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # decoding or generating took longer than its limit
 
 
+#: Such a question was never asked: one row stands for all its replies.
+LOST = (Outcome.UNDECODABLE, Outcome.TIMEOUT)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Where the answer can be seen: seconds `[start, end]` and a box `[x0, y0, x1, y1]` in 0..1."""

@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from repro import exits
+from repro.cli_eval import eval_
 from repro.cli_ledger import compare, gate, ledger_
 from repro.cli_results import export, list_, report, score, verify
-from repro.cli_run import eval_, reproduce, train
+from repro.cli_run import reproduce, train
 from repro.options import (
     PATH,
     arms_option,

@@ -1,11 +1,9 @@
-"""`repro reproduce`, `train` and `eval`: the commands that run for minutes."""
+"""`repro reproduce` and `train`: commands that run for minutes."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -23,11 +21,6 @@ from repro.options import (
     show_json,
     words,
 )
-
-if TYPE_CHECKING:
-    from evals.benchmarks import Benchmark
-    from evals.types import Protocol
-    from repro.recipe import Recipe
 
 
 @click.command()
@@ -141,96 +134,3 @@ def train(
         return
     took = clock(done["seconds"])
     click.echo(f"{arm}-s{seed}: {done['steps']} steps in {took}; model: {out / done['final']}")
-
-
-@click.command("eval")
-@click.option("--recipe", help="Take protocol, benchmark and sampling from this recipe.")
-@profile_option
-@click.option("--benchmark", help="Id of a benchmark (repro list).  [default: the recipe's]")
-@click.option("--split", help="[default: the recipe's, else test]")
-@click.option("--data", type=FILE, help="Your records, for --benchmark jsonl.")
-@click.option("--videos", type=FOLDER, help="Folder that the paths in the records start from.")
-@click.option(
-    "--model", help="Checkpoint folder, oracle, parrot or random.  [default: the recipe's]"
-)
-@click.option("--arm", help="Name in the record.  [default: the model's]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws.")
-@click.option("--samples", type=click.IntRange(1), help="Replies per question.")
-@click.option("--temperature", type=click.FloatRange(0), help="0 is greedy.")
-@click.option("--greedy", is_flag=True, help="One reply at temperature 0.")
-@click.option(
-    "--limit", type=click.IntRange(1), help="First questions only; the run is then partial."
-)
-@click.option("--save-replies", is_flag=True, help="Keep the texts in the rows.")
-@click.option(
-    "--out", type=PATH,
-    help="Where record.json and rows.jsonl.gz go.  [default: runs/BENCHMARK-ARM-sSEED]",
-)  # fmt: skip
-@click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
-@json_option
-def eval_(
-    recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
-    videos: Path | None, model: str | None, arm: str | None, seed: int, samples: int | None,
-    temperature: float | None, greedy: bool, limit: int | None, save_replies: bool,
-    out: Path | None, resume: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Evaluate a model and file its record.
-
-    Own records are asked as Video-R1 asks; with --recipe as that recipe trains and asks.
-
-    \b
-    Examples:
-      repro eval --benchmark microworld --model oracle --out runs/oracle
-      repro eval --benchmark jsonl --data my.jsonl --videos films --model DIR --out runs/mine
-    """
-    from repro.measure import asking
-
-    if model is None and recipe is None:
-        raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
-    if benchmark is None and recipe is None:
-        raise click.UsageError("name a benchmark, for example: --benchmark microworld")
-    chosen, loaded, protocol = asking(
-        recipe, profile, benchmark, split, data, videos, seed, greedy, samples, temperature
-    )
-    _evaluate(
-        chosen, loaded, protocol, model, arm, seed, out,
-        limit=limit, save_replies=save_replies, resume=resume, as_json=as_json,
-    )  # fmt: skip
-
-
-def _evaluate(
-    recipe: Recipe | None, benchmark: Benchmark, protocol: Protocol, model: str | None,
-    arm: str | None, seed: int, out: Path | None, *, limit: int | None, save_replies: bool,
-    resume: bool, as_json: bool,
-) -> None:  # fmt: skip
-    from rich.console import Console
-
-    from repro import folder
-    from repro.measure import Label, answering, measure
-    from repro.show import showing
-
-    answerer, weights = answering(model, recipe)
-    label = Label(
-        paper=recipe.paper if recipe else "own",
-        profile=recipe.profile_name if recipe else "own",
-        arm=arm or answerer.name,
-        seed=seed,
-    )
-    out = out or Path("runs") / f"{benchmark.name}-{label.arm}-s{seed}"
-    again = exits.continues(exits.resuming(resume))
-    with folder.writing(out, resume=resume), showing(Console(stderr=True)) as show, again:
-        run = measure(
-            answerer, weights, benchmark, protocol, label, out, limit=limit,
-            save_replies=save_replies, progress=lambda n, of: show.update(label.arm, n, of),
-        )  # fmt: skip
-    record = run.record
-    if as_json:
-        show_json(asdict(record))
-        return
-    part = " (partial)" if record.partial else ""
-    counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
-    click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
-    click.echo(f"record: {out / 'record.json'}")
-    lost = [row.detail for row in run.rows if row.outcome == "undecodable"]
-    if lost:
-        click.echo(f"{len(lost)} questions have a clip that cannot be read, first {lost[0]}")

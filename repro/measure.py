@@ -2,31 +2,38 @@
 
 <out>/rows.part.jsonl      rows so far; its head line says under which protocol and model
 <out>/rows.jsonl.gz, record.json      when all are in; the record is written last
+<out>/work.json            what it cost: idle share, coverage, clips decoded, replies from the cache
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from evals import benchmarks, models
 from evals.benchmarks import Benchmark
-from evals.errors import BadInput
+from evals.decoding import Decoding
+from evals.errors import BadInput, EnvironmentFault
 from evals.models import Model
-from evals.run import stream
-from evals.types import Decoding, Outcome, Protocol, Row
+from evals.probes import under
+from evals.replies import ReplyCache
+from evals.rows import RowFile
+from evals.run import Work, stream, summary
+from evals.types import Decoding as Drawing
+from evals.types import Protocol, Row
 from repro import __version__, machine
 from repro.arm import start_checkpoint
+from repro.folder import write_json
 from repro.recipe import Recipe
 from results import ledger
 
-PART = "rows.part.jsonl"
+PART, WORK = "rows.part.jsonl", "work.json"
 ROWS = 64  # replies drawn at once (chosen: fastest on a CPU); part of what makes a draw repeatable
 
 
@@ -50,19 +57,33 @@ class Weights:
 
 
 def answering(model: str | None, recipe: Recipe | None) -> tuple[Model, Weights]:
-    """A scripted model, a checkpoint folder, or (None) the recipe's start checkpoint."""
-    if model in ("oracle", "parrot", "random"):
-        return models.load(model), Weights(model)
+    """A scripted model, a server, a checkpoint folder (`vllm:` before it for vLLM), or (None) the
+    recipe's start checkpoint."""
+    if model in ("oracle", "parrot", "random") or (model or "").startswith("openai:"):
+        loaded = models.load(str(model))
+        return loaded, Weights(loaded.name)
     from repro.core.checkpoint import weights_sha256
 
+    engine, path = "", Path((model or "").removeprefix("vllm:"))
     if model is None:
         assert recipe is not None
         path, name, revision = start_checkpoint(recipe), recipe.model.id, recipe.model.revision
     else:
-        path, revision = Path(model), None
+        engine, revision = ("vllm" if model.startswith("vllm:") else ""), None
         name = path.parent.name if path.name == "final" else path.name  # a run's own checkpoint
-    loaded = models.load(path)
-    return loaded, Weights(name, revision, weights_sha256(path))
+    weights = Weights(name, revision, weights_sha256(path))
+    identity = {"weights": str(weights.sha256), "processor": _processor_sha256(path)}
+    identity |= _engine_of(engine)
+    return models.load(f"{engine}:{path}" if engine else path, identity), weights
+
+
+def _processor_sha256(folder: Path) -> str:
+    """sha256 over the names and contents of a checkpoint's small text files."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*")):
+        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
+            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def asking(
@@ -79,7 +100,7 @@ def asking(
     if chosen:
         name, part = benchmark or chosen.evaluation.benchmark, split or chosen.evaluation.split
     loaded = benchmarks.load(name, split=part, root=root, data=data)
-    decoding = base.decoding(greedy=greedy, seed=seed) if base else Decoding(seed=seed)
+    decoding = base.decoding(greedy=greedy, seed=seed) if base else Drawing(seed=seed)
     if samples is not None:
         decoding = replace(decoding, samples=samples)
     if temperature is not None:
@@ -93,6 +114,16 @@ def asking(
     )
 
 
+@dataclass(frozen=True)
+class Means:
+    """What an evaluation may use. decoding: reads clips; None: this process does. replies: the
+    cache of replies. batch: questions answered at once, by default as many as make 64 replies."""
+
+    decoding: Decoding | None = None
+    replies: ReplyCache | None = None
+    batch: int | None = None
+
+
 def measure(
     model: Model,
     weights: Weights,
@@ -104,21 +135,36 @@ def measure(
     limit: int | None = None,
     save_replies: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    probe: str | None = None,
+    means: Means | None = None,
 ) -> ledger.Run:
     """Evaluate and file the record in `out`, which the caller holds; returns it as read back.
 
-    Curves and token view of a training run in the same folder are filed with it.
+    Curves and token view of a training run in the same folder are filed with it. Raises
+    EnvironmentFault where the run cannot go on; the rows so far stay, and a second call continues.
     """
+    means, work = means or Means(), Work()
     started, clock = datetime.now(UTC), time.monotonic()
-    part = _Part(out / PART, {"protocol": protocol.hash, "seed": label.seed, **asdict(weights)})
+    protocol = model.under(protocol)
+    protocol = under(protocol, probe) if probe else protocol
     samples = protocol.decoding.samples
+    batch = means.batch or max(1, ROWS // samples)
+    clips = means.decoding.clips(protocol) if means.decoding else None
+    head = {"protocol": protocol.hash, "seed": label.seed, **asdict(weights)}
     rows: list[Row] = []
-    for batch in stream(
-        model, benchmark, protocol, limit=limit, seed=label.seed, progress=progress,
-        save_replies=save_replies, resume_rows=part.rows(samples), batch=max(1, ROWS // samples),
-    ):  # fmt: skip
-        part.add(batch)
-        rows += batch
+    with RowFile(out / PART, head, samples) as part:
+        try:
+            for answered in stream(
+                model, benchmark, protocol, limit=limit, seed=label.seed, progress=progress,
+                save_replies=save_replies, resume_rows=part.kept, batch=batch, clips=clips,
+                probe=probe, replies=means.replies, work=work,
+            ):  # fmt: skip
+                part.add(answered)
+                rows += answered
+        except EnvironmentFault as error:
+            raise EnvironmentFault(
+                f"{error}; {len(rows)} rows are kept in {part.path}: --resume continues from them"
+            ) from error
     record = {
         **asdict(label),
         "benchmark": benchmark.name,
@@ -129,11 +175,13 @@ def measure(
         "protocol_hash": protocol.hash,
         "dataset": {"revision": benchmark.revision, "sha256": benchmark.sha256},
         "samples": samples,
-        "engine": _engine(weights),
+        "engine": _engine(model, weights),
+        "batch": batch,
         "git": machine.git(),
         "machine": {"cpu": machine.cpu(), "gpu": machine.gpu() if weights.sha256 else None},
         "seconds": round(time.monotonic() - clock, 1),
         "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "partial": limit is not None and limit < len(benchmark.samples),
         "who": machine.who(),
     }
@@ -143,60 +191,65 @@ def measure(
         curves=out / ledger.CURVES if trained else None,
         tokens=out / ledger.TOKENS if trained and (out / ledger.TOKENS).exists() else None,
     )  # fmt: skip
+    write_json(out / WORK, _cost(work, rows, means.decoding))
     part.path.unlink()
     return run
 
 
-def _engine(weights: Weights) -> dict[str, str]:
+def finished(
+    model: Model, weights: Weights, benchmark: Benchmark, protocol: Protocol, label: Label,
+    out: Path, *, limit: int | None, probe: str | None,
+) -> ledger.Run | None:  # fmt: skip
+    """The run that an earlier call filed in `out`, if it asked the same; None without a record.
+
+    Raises BadInput if it asked otherwise.
+    """
+    if not (out / ledger.RECORD).exists():
+        return None
+    run = ledger.read(out)
+    protocol = model.under(protocol)
+    protocol = under(protocol, probe) if probe else protocol
+    record = run.record
+    asked = (protocol.hash, label.seed, asdict(weights), benchmark.sha256)
+    n = min(limit or len(benchmark.samples), len(benchmark.samples))
+    if (record.protocol_hash, record.seed, record.model, record.dataset["sha256"]) != asked or (
+        record.n != n
+    ):
+        raise BadInput(
+            f"{out} holds the record of another model, protocol, seed or benchmark; choose "
+            "another --out"
+        )
+    return run
+
+
+def _cost(work: Work, rows: Sequence[Row], decoding: Decoding | None) -> dict[str, Any]:
+    """What the run cost and how much of it could be read; part of no record."""
+    return {
+        "idle": round(work.idle, 4),
+        "seconds": {"waiting": round(work.waiting, 2), "answering": round(work.answering, 2)},
+        "asked": work.asked,
+        "from_cache": work.cached,
+        "coverage": summary(rows)["coverage"],
+        "clips": dict(decoding.counts) if decoding else {},
+    }
+
+
+def _engine(model: Model, weights: Weights) -> dict[str, str]:
     if weights.sha256 is None:
-        return {"name": "reelproof", "version": __version__}
-    return {"name": "transformers", "version": version("transformers")}
+        served = model.sees  # only a server has no weights to hash and yet sees
+        return {"name": "openai-compatible", "version": "unknown"} if served else {
+            "name": "reelproof", "version": __version__
+        }  # fmt: skip
+    name = "vllm" if (model.identity or {}).get("engine", "").startswith("vllm") else "transformers"
+    return {"name": name, "version": version(name)}
 
 
-class _Part:
-    """Rows on their way: a head line, then one line per reply, appended question by question."""
-
-    def __init__(self, path: Path, head: dict[str, Any]):
-        self.path, self.head = path, head
-        self.known: dict[str, list[Row]] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if lines and json.loads(lines[0]) != head:
-            raise BadInput(
-                f"{path} was begun with another model, protocol or seed; choose another --out"
-            )
-        for row in _whole(lines[1:]):
-            self.known.setdefault(row.id, []).append(row)
-
-    def rows(self, samples: int) -> list[Row]:
-        """Rows of completely answered questions; rewrites the file to hold just these."""
-        self.known = {
-            key: rows
-            for key, rows in self.known.items()
-            if len(rows) == samples or rows[0].outcome == Outcome.UNDECODABLE
-        }
-        kept = [row for rows in self.known.values() for row in rows]
-        draft = self.path.with_suffix(".tmp")
-        draft.write_text("".join([json.dumps(self.head) + "\n", *map(_line, kept)]), "utf-8")
-        draft.replace(self.path)
-        return kept
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Append what is not in the file yet."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(_line(row) for row in rows if row.id not in self.known)
-
-
-def _line(row: Row) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
-
-
-def _whole(lines: list[str]) -> list[Row]:
-    """Rows up to the first line that a kill cut short."""
-    names, rows = {f.name for f in fields(Row)}, []
-    for line in lines:
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        rows.append(Row(**{name: data[name] for name in names}))
-    return rows
+def _engine_of(engine: str) -> dict[str, str]:
+    """What else may move a reply: the libraries that compute it."""
+    names = ("vllm", "torch") if engine else ("transformers", "torch")
+    try:
+        return {"engine": " ".join(f"{name} {version(name)}" for name in names)}
+    except PackageNotFoundError as error:
+        raise EnvironmentFault(f"{error.name} is not installed here (requirements/vllm.py)") from (
+            error
+        )

@@ -134,7 +134,7 @@ def _evaluations(
             name=f"{at.name} eval",
             argv=(
                 "eval", "--recipe", _name(recipe), *_which(recipe, arm, seed), *model,
-                "--out", str(at), "--resume", *greedy, *extra,
+                "--out", str(at), "--resume", "--no-cache", *greedy, *extra,
             ),
             proof=at / "record.json",
             pace=at / "rows.part.jsonl",

@@ -11,9 +11,9 @@ import pytest
 
 from evals import models
 from evals.benchmarks import Benchmark
-from evals.errors import BadInput, Undecodable
-from evals.models import Answers, Checkpoint, Model, Scripted
-from evals.run import evaluate, score, summary
+from evals.errors import BadInput, BlindForward, EnvironmentFault
+from evals.models import Checkpoint, Model, Question, Scripted
+from evals.run import Work, batches, evaluate, score, summary
 from evals.types import Decoding, Modality, Protocol, Reply, Row, Sample
 from evals.video import Clips
 from evals.vlm import VLM
@@ -28,28 +28,27 @@ def answered(text: str, finished: bool = True) -> Reply:
 
 
 class Told:
-    """Reads every file, then says what it was told to; counts its questions."""
+    """Says what it was told to; counts its questions. Its clips are really read."""
 
-    name = "told"
+    name, sees = "told", True
+    identity: Mapping[str, str] | None = None
 
     def __init__(self, script: Mapping[str, Sequence[Reply]]):
         self.script, self.asked = script, list[str]()
         self.seeds = set[int]()
 
+    def under(self, protocol: Protocol) -> Protocol:
+        return protocol
+
+    def prompt(self, question: Question, protocol: Protocol) -> str:
+        return question.sample.question
+
     def answer(
-        self, samples: Sequence[Sample], protocol: Protocol, decoding: Decoding
-    ) -> list[Answers]:
-        clips, answers = Clips(protocol), list[Answers]()
+        self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+    ) -> list[list[Reply]]:
         self.seeds.add(decoding.seed)
-        for sample in samples:
-            self.asked.append(sample.id)
-            try:
-                clips.load(sample)
-            except Undecodable as error:
-                answers.append(error)
-                continue
-            answers.append(list(self.script[sample.id]))
-        return answers
+        self.asked += [q.sample.id for q in questions]
+        return [list(self.script[q.sample.id]) for q in questions]
 
 
 def bench(*samples: Sample) -> Benchmark:
@@ -104,6 +103,7 @@ def test_every_outcome(film: Path) -> None:
     assert summary(rows) == {
         "n": 8,
         "score": 3 / 8,  # what could not be read counts as not known
+        "coverage": 4 / 8,
         "outcomes": {"correct": 3, "truncated": 1, "undecodable": 2, "unparsed": 1, "wrong": 1},
         "by_tag": {"family": {"order": {"n": 8, "score": 3 / 8}}},
     }
@@ -149,6 +149,7 @@ def test_summary_by_hand() -> None:
     found = summary(rows)
     assert found["n"] == 3
     assert found["score"] == pytest.approx((0.5 + 0.25 + 0.0) / 3)
+    assert found["coverage"] == pytest.approx(2 / 3)
     assert found["outcomes"] == {"correct": 1, "undecodable": 1, "wrong": 3}
     assert found["by_tag"]["family"] == {
         "count": {"n": 2, "score": 0.375}, "order": {"n": 1, "score": 0.0},
@@ -224,12 +225,9 @@ def test_a_broken_file_does_not_change_the_others_replies(
 
 
 def test_a_film_is_decoded_once_for_all_its_questions(student: VLM, mixed: Benchmark) -> None:
-    model = Checkpoint(student, "student")
-    before = student.patches
-    run(model, mixed)
-    assert model._clips is not None
-    assert model._clips.decodes == 3  # the film, the image, the broken file
-    assert student.patches - before == 4 * 64 + 16
+    clips = Clips(PROTOCOL_TWO)
+    evaluate(Checkpoint(student, "student"), mixed, PROTOCOL_TWO, batch=3, clips=clips)
+    assert clips.decodes == 3  # the film, the image, the broken file
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 4, 5, 8, 12, 13])
@@ -251,13 +249,53 @@ def test_resume_asks_only_what_is_missing(film: Path) -> None:
     assert run(again, bench(*samples), whole) == whole and again.asked == []
 
 
-def test_clips_are_read_again_under_another_protocol(student: VLM, film: Path) -> None:
-    model = Checkpoint(student, "student")
-    model.answer([choice("a", film)], PROTOCOL_ONE, Decoding(max_new_tokens=1))
-    model.answer(
-        [choice("a", film)], replace(PROTOCOL_ONE, max_frames=4), Decoding(max_new_tokens=1)
-    )
-    assert model._clips is not None and model._clips.protocol.max_frames == 4
+# --- films together, clips ahead, work counted ---------------------------------------------------
+
+
+def test_batches_keep_the_questions_of_a_film_together(film: Path) -> None:
+    films = [film.with_name(name) for name in "abc"]
+    samples = [choice(f"{path.name}{i}", path) for i in range(3) for path in films]
+    samples.append(choice("t", None, modality="text"))
+    found = [[s.id for s in part] for part in batches(samples, 4)]
+    assert found == [["a0", "a1", "a2"], ["b0", "b1", "b2"], ["c0", "c1", "c2", "t"]]
+    assert [len(part) for part in batches(samples, 2)] == [2, 1, 2, 1, 2, 2]
+    ordered = sorted(samples, key=lambda s: s.id)
+    assert [s for part in batches(ordered, 6) for s in part] == ordered
+
+
+def test_rows_come_in_benchmark_order(film: Path) -> None:
+    other = film.with_name("other.mp4")
+    other.write_bytes(film.read_bytes())
+    samples = [choice(str(i), (film, other)[i % 2]) for i in range(6)]
+    told = Told({s.id: [answered("A")] for s in samples})
+    rows = evaluate(told, bench(*samples), PROTOCOL_ONE)
+    assert told.asked == ["0", "2", "4", "1", "3", "5"]
+    assert [r.id for r in rows] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_work_is_counted(film: Path) -> None:
+    samples = [choice(str(i), film) for i in range(4)]
+    work = Work()
+    evaluate(Told({s.id: [answered("A")] for s in samples}), bench(*samples), PROTOCOL_ONE,
+             work=work)  # fmt: skip
+    assert work.asked == 4 and work.cached == 0
+    assert 0.5 < work.idle < 1  # it answers at once and waits for the film
+    assert Work().idle == 0
+    assert Work(waiting=1, answering=3).idle == 0.25
+
+
+def test_no_clip_becomes_a_text_question(film: Path, student: VLM) -> None:
+    with pytest.raises(BlindForward, match="question a would be asked without its clip"):
+        Question(choice("a", film), None, 0)
+    assert Question(choice("a", film), None, 0, blind=True).clip is None  # a probe may
+    assert Question(choice("a", None, modality="text"), None, 0).clip is None
+
+
+def test_memory_that_runs_out_stops_the_run(checkpoint: Checkpoint, film: Path) -> None:
+    """A petabyte is asked for, so the allocation fails here as it would on a full machine."""
+    huge = replace(PROTOCOL_ONE, min_pixels=10**12, max_pixels=10**13)
+    with pytest.raises(EnvironmentFault, match="out of memory with 1 questions at once; lower"):
+        evaluate(checkpoint, bench(choice("a", film)), huge)
 
 
 # --- the three that need no checkpoint ---------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 
 from evals.benchmarks import Benchmark, load
 from evals.errors import BadInput
-from evals.models import Answers, Scripted
-from evals.types import Decoding, Protocol, Sample
+from evals.models import Question, Scripted
+from evals.types import Decoding, Protocol, Reply
 from repro import measure as module
 from repro.measure import PART, Label, Weights, measure
 from results.ledger import ROWS
@@ -28,12 +28,12 @@ class Watched(Scripted):
         self.asked, self.last = 0, last
 
     def answer(
-        self, samples: Sequence[Sample], protocol: Protocol, decoding: Decoding
-    ) -> list[Answers]:
+        self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+    ) -> list[list[Reply]]:
         if self.asked >= self.last:
             raise KeyboardInterrupt
-        self.asked += len(samples)
-        return super().answer(samples, protocol, decoding)
+        self.asked += len(questions)
+        return super().answer(questions, protocol, decoding)
 
 
 @pytest.fixture

@@ -1,0 +1,197 @@
+"""A model behind any server that speaks OpenAI's chat completions: `openai:MODEL@URL[?k=v&...]`.
+
+| option                | meaning                                                                |
+|-----------------------|------------------------------------------------------------------------|
+| `show=frames`         | the clip as one PNG picture per frame (default; every server takes it) |
+| `show=video`          | the clip as one mp4 of exactly its frames, lossless, at their own rate |
+| `at-once=8`           | requests in flight                                                     |
+| `patience=600`        | seconds to wait for one reply                                          |
+
+URL ends where `/chat/completions` follows, for example http://localhost:8000/v1. The key, where
+the server wants one, is read from `$OPENAI_API_KEY`. The server resizes pictures, tells time and
+counts positions by rules of its own, so the protocol is recorded as `<id>+served-frames` or
+`-video` and compares with nothing else. A server that fails stops the run; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl
+
+from evals.errors import BadInput, EnvironmentFault
+from evals.models import Question
+from evals.prompts import question_text
+from evals.types import Decoding, Protocol, Reply, VideoClip
+
+Show = Literal["frames", "video"]
+TRIES = 3  # requests per reply before the server counts as failing (chosen)
+
+
+@dataclass(frozen=True)
+class Served:
+    """See the module's table. `name` is the model's on the server."""
+
+    name: str
+    url: str
+    show: Show = "frames"
+    at_once: int = 8
+    patience: float = 600.0
+
+    sees = True
+    identity: Mapping[str, str] | None = None  # nobody can tell what a server runs
+
+    @classmethod
+    def named(cls, text: str) -> Served:
+        """From `MODEL@URL?options`. Raises BadInput."""
+        address, _, query = text.partition("?")
+        name, _, url = address.rpartition("@")
+        if not name or not url.startswith(("http://", "https://")):
+            raise BadInput(
+                f"openai:{text} is not openai:MODEL@URL, as in "
+                "openai:my-model@http://localhost:8000/v1"
+            )
+        options: dict[str, Any] = {}
+        for key, value in parse_qsl(query, keep_blank_values=True):
+            if key == "show" and value in get_args(Show):
+                options["show"] = value
+            elif key in ("at-once", "patience") and value.isdigit() and int(value) > 0:
+                options[key.replace("-", "_")] = int(value)
+            else:
+                raise BadInput(
+                    f"openai: option {key}={value}; known: show=frames|video, at-once=N, patience=S"
+                )
+        return cls(name, url.rstrip("/"), **options)
+
+    def under(self, protocol: Protocol) -> Protocol:
+        return replace(protocol, id=f"{protocol.id}+served-{self.show}")
+
+    def prompt(self, question: Question, protocol: Protocol) -> str:
+        return question_text(question.sample, protocol.prompt)
+
+    def answer(
+        self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+    ) -> list[list[Reply]]:
+        asked = [
+            (self._message(q, protocol), (q.own_seed + k) % 2**31)
+            for q in questions
+            for k in range(decoding.samples)
+        ]
+        with ThreadPoolExecutor(self.at_once) as threads:
+            try:
+                flat = list(threads.map(lambda one: self._ask(one[0], one[1], decoding), asked))
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+        n = decoding.samples
+        return [flat[first : first + n] for first in range(0, len(flat), n)]
+
+    def _message(self, question: Question, protocol: Protocol) -> list[dict[str, Any]]:
+        content = [{"type": "text", "text": self.prompt(question, protocol)}]
+        return [*_shown(question.clip, self.show), *content]
+
+    def _ask(self, content: list[dict[str, Any]], seed: int, decoding: Decoding) -> Reply:
+        body = {
+            "model": self.name,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "seed": seed,
+        }
+        if decoding.top_k:
+            body["top_k"] = decoding.top_k
+        said = self._post(body)
+        try:
+            choice = said["choices"][0]
+            message = choice["message"]
+            text = message.get("content") or ""
+            # Some servers cut the reasoning out of the reply; graders read the whole.
+            thought = message.get("reasoning_content") or message.get("reasoning")
+            text = f"<think>{thought}</think>{text}" if thought else text
+            tokens = int(said["usage"]["completion_tokens"])
+            return Reply(text, tokens, choice["finish_reason"] != "length")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EnvironmentFault(
+                f"{self.url} answered without {error}: not OpenAI's chat completions"
+            ) from error
+
+    def _post(self, body: dict[str, Any]) -> Any:
+        """The reply's JSON; busy servers and broken connections are tried again."""
+        import httpx
+
+        key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        why = ""
+        for attempt in range(TRIES):
+            time.sleep(2.0**attempt - 1)  # 0, 1, 3 s
+            try:
+                response = httpx.post(
+                    f"{self.url}/chat/completions", json=body, headers=headers,
+                    timeout=httpx.Timeout(self.patience, connect=10),
+                )  # fmt: skip
+            except httpx.TimeoutException:
+                why = f"gave no reply within {self.patience:g} s"
+                continue
+            except httpx.TransportError as error:
+                why = f"cannot be reached ({error})"
+                continue
+            if response.status_code == 200:
+                return _json(response, self.url)
+            why = f"answered {response.status_code}: {' '.join(response.text.split())[:200]}"
+            if response.status_code < 500 and response.status_code not in (408, 429):
+                raise BadInput(f"{self.url} {why}")
+        raise EnvironmentFault(f"{self.url} {why} (tried {TRIES} times); see to the server")
+
+
+def _json(response: Any, url: str) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise EnvironmentFault(f"{url} answered with something else than JSON") from error
+
+
+def _shown(clip: VideoClip | None, show: Show) -> list[dict[str, Any]]:
+    if clip is None:
+        return []
+    if clip.modality == "image" or show == "frames":
+        urls = [f"data:image/png;base64,{_base64(_png(frame))}" for frame in clip.frames]
+        return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    url = f"data:video/mp4;base64,{_base64(as_mp4(clip))}"
+    return [{"type": "video_url", "video_url": {"url": url}}]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _png(frame: Any) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(frame).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def as_mp4(clip: VideoClip) -> bytes:
+    """The clip's frames as lossless H.264 in RGB, at the rate they were sampled with."""
+    from fractions import Fraction
+
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        rate = Fraction(clip.sampled_fps).limit_denominator(1000)
+        stream = container.add_stream("libx264rgb", rate=max(rate, Fraction(1, 1000)))
+        stream.height, stream.width = clip.frames.shape[1:3]
+        stream.pix_fmt, stream.options = "rgb24", {"qp": "0", "preset": "ultrafast"}
+        for array in clip.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return out.getvalue()

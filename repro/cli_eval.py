@@ -1,0 +1,255 @@
+"""`repro eval`: ask a model a benchmark's questions, plainly and under probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repro import exits
+from repro.options import FILE, FOLDER, PATH, json_option, profile_option, show_json, table
+
+if TYPE_CHECKING:
+    from evals.benchmarks import Benchmark
+    from evals.models import Model
+    from evals.types import Protocol
+    from repro.measure import Label, Means, Weights
+    from results.ledger import Run
+
+#: evals.probes.NAMES, written out so that --help imports nothing of it.
+PROBES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotate-options")
+
+
+@click.command("eval")
+@click.option("--recipe", help="Take protocol, benchmark and sampling from this recipe.")
+@profile_option
+@click.option("--benchmark", help="Id of a benchmark (repro list).  [default: the recipe's]")
+@click.option("--split", help="[default: the recipe's, else test]")
+@click.option("--data", type=FILE, help="Your records, for --benchmark jsonl.")
+@click.option("--videos", type=FOLDER, help="Folder that the paths in the records start from.")
+@click.option(
+    "--model",
+    help="Checkpoint folder, vllm:FOLDER, openai:MODEL@URL, oracle, parrot or random."
+    "  [default: the recipe's]",
+)
+@click.option("--arm", help="Name in the record.  [default: the model's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws.")
+@click.option("--samples", type=click.IntRange(1), help="Replies per question.")
+@click.option("--temperature", type=click.FloatRange(0), help="0 is greedy.")
+@click.option("--greedy", is_flag=True, help="One reply at temperature 0.")
+@click.option(
+    "--probe", "probes", multiple=True, type=click.Choice(PROBES),
+    help="Ask again with the video hidden, disordered, ...; may be repeated. Each difference to "
+    "the plain run is shown with its interval over videos.",
+)  # fmt: skip
+@click.option(
+    "--limit", type=click.IntRange(1), help="First questions only; the run is then partial."
+)
+@click.option("--save-replies", is_flag=True, help="Keep the texts in the rows.")
+@click.option("--batch", type=click.IntRange(1), help="Questions at once.  [default: 64 replies]")
+@click.option(
+    "--decoder", type=click.Choice(["auto", "pyav", "decord"]), default="auto", show_default=True,
+    help="Who decodes videos; auto is decord for films made here, PyAV for all others.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), help="Decoding processes.  [default: cores - 1, up to 8]"
+)
+@click.option(
+    "--clip-seconds", type=click.FloatRange(min=0, min_open=True), default=120.0,
+    show_default=True, help="A clip that takes longer to read is a timeout.",
+)  # fmt: skip
+@click.option(
+    "--cache/--no-cache", default=True, show_default=True,
+    help="Look replies and frames up in $REELPROOF_CACHE and keep new ones there.",
+)  # fmt: skip
+@click.option(
+    "--out", type=PATH,
+    help="Where record.json and rows.jsonl.gz go.  [default: runs/BENCHMARK-ARM-sSEED]",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
+@json_option
+def eval_(
+    recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
+    videos: Path | None, model: str | None, arm: str | None, seed: int, samples: int | None,
+    temperature: float | None, greedy: bool, probes: tuple[str, ...], limit: int | None,
+    save_replies: bool, batch: int | None, decoder: str, workers: int | None, clip_seconds: float,
+    cache: bool, out: Path | None, resume: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate a model and file its record.
+
+    Own records are asked as Video-R1 asks; with --recipe as that recipe trains and asks.
+
+    \b
+    Examples:
+      repro eval --benchmark microworld --model oracle --out runs/oracle
+      repro eval --benchmark jsonl --data my.jsonl --videos films --model DIR --out runs/mine
+      repro eval --recipe ktr --probe no-video --probe shuffled --out runs/probed
+    """
+    if model is None and recipe is None:
+        raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
+    if benchmark is None and recipe is None:
+        raise click.UsageError("name a benchmark, for example: --benchmark microworld")
+    from repro.measure import Label, answering, asking
+
+    chosen, loaded, protocol = asking(
+        recipe, profile, benchmark, split, data, videos, seed, greedy, samples, temperature
+    )
+    answerer, weights = answering(model, chosen)
+    label = Label(
+        paper=chosen.paper if chosen else "own",
+        profile=chosen.profile_name if chosen else "own",
+        arm=arm or _plain(answerer.name),
+        seed=seed,
+    )
+    asked = _Asked(answerer, weights, loaded, protocol, label, limit, save_replies, resume)
+    out = out or Path("runs") / f"{loaded.name}-{label.arm}-s{seed}"
+    reading = _Reading(decoder, workers, clip_seconds, cache, batch)
+    with exits.continues(exits.resuming(resume)):
+        runs = _evaluate(asked, out, dict.fromkeys(probes), reading)
+    _tell(runs, out, as_json)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    model: Model
+    weights: Weights
+    benchmark: Benchmark
+    protocol: Protocol
+    label: Label
+    limit: int | None
+    save_replies: bool
+    resume: bool
+
+
+@dataclass(frozen=True)
+class _Reading:
+    decoder: str
+    workers: int | None
+    seconds: float
+    cache: bool
+    batch: int | None
+
+
+def _evaluate(
+    asked: _Asked, out: Path, probes: dict[str, None], reading: _Reading
+) -> dict[str | None, Run]:
+    """The plain run in `out`, every probe in `out`/PROBE; by probe, None the plain one."""
+    from rich.console import Console
+
+    from repro import folder
+    from repro.show import showing
+
+    runs: dict[str | None, Run] = {}
+    with (
+        folder.writing(out, resume=asked.resume),
+        showing(Console(stderr=True)) as show,
+        _means(asked, reading) as means,
+    ):
+        for probe in (None, *probes):
+            name = f"{asked.label.arm} {probe}" if probe else asked.label.arm
+            runs[probe] = _run(
+                asked, out / probe if probe else out, probe, means,
+                lambda n, of, name=name: show.update(name, n, of),
+            )  # fmt: skip
+    return runs
+
+
+def _run(asked: _Asked, out: Path, probe: str | None, means: Means, progress: Any) -> Run:
+    from repro.measure import finished, measure
+
+    out.mkdir(parents=True, exist_ok=True)
+    done = finished(
+        asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
+        limit=asked.limit, probe=probe,
+    ) if asked.resume else None  # fmt: skip
+    return done or measure(
+        asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
+        limit=asked.limit, save_replies=asked.save_replies, progress=progress, probe=probe,
+        means=means,
+    )  # fmt: skip
+
+
+@contextmanager
+def _means(asked: _Asked, reading: _Reading) -> Iterator[Means]:
+    """Decoder processes where the model sees, the cache of replies where it can be cached."""
+    from contextlib import ExitStack
+
+    from evals.decoding import Decoding, Limits
+    from evals.microworld import default_cache
+    from evals.replies import ReplyCache
+    from repro.machine import cores
+    from repro.measure import Means
+
+    cache = default_cache() if reading.cache else None
+    with ExitStack() as stack:
+        decoding = replies = None
+        if asked.model.sees:
+            decoding = stack.enter_context(
+                Decoding(
+                    decoder=_decoder(reading.decoder, asked.benchmark),
+                    workers=reading.workers or min(8, max(1, cores() - 1)),
+                    limits=Limits(seconds=reading.seconds),
+                    cache=cache,
+                )
+            )
+        if cache and asked.model.identity is not None:
+            replies = stack.enter_context(ReplyCache(cache / "replies.sqlite"))
+        yield Means(decoding, replies, reading.batch)
+
+
+def _decoder(asked: str, benchmark: Benchmark) -> Any:
+    """auto: decord only for films whose every GOP stands alone for sure, those made here."""
+    if asked != "auto":
+        return asked
+    from evals.decoder_process import versions
+
+    return "decord" if benchmark.name == "microworld" and "decord" in versions() else "pyav"
+
+
+def _plain(name: str) -> str:
+    """A model's name as a part of a path."""
+    kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in name)
+    return kept.strip("-.")[:80] or "model"
+
+
+def _tell(runs: dict[str | None, Run], out: Path, as_json: bool) -> None:
+    from repro.folder import read_json
+    from repro.measure import WORK
+    from repro.probing import gain
+    from results.policy import load_policy
+
+    plain = runs[None]
+    policy = load_policy()
+    gains = {p: gain(p, plain, run, policy) for p, run in runs.items() if p}
+    work = read_json(out / WORK) if (out / WORK).exists() else {}
+    if as_json:
+        probed = {"probes": {p: g.as_dict() for p, g in gains.items()}} if gains else {}
+        show_json({**asdict(plain.record), "work": work, **probed})
+        return
+    record = plain.record
+    part = " (partial)" if record.partial else ""
+    counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
+    click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
+    if work:
+        click.echo(_cost(work))
+    if gains:
+        table(("probe", "score", "plain - probe", "interval", "name"), (g.line() for g in
+              gains.values()))  # fmt: skip
+    click.echo(f"record: {out / 'record.json'}")
+    lost = [row.detail for row in plain.rows if row.outcome in ("undecodable", "timeout")]
+    if lost:
+        click.echo(f"{len(lost)} questions have a clip that cannot be read, first {lost[0]}")
+
+
+def _cost(work: dict[str, Any]) -> str:
+    parts = [f"coverage {100 * work['coverage']:.1f} %"]
+    if work["asked"]:
+        parts.append(f"model idle {100 * work['idle']:.1f} % of the time")
+    if work["from_cache"]:
+        parts.append(f"{work['from_cache']} questions answered from the cache")
+    clips = ", ".join(f"{n} {name}" for name, n in sorted(work["clips"].items()))
+    return ", ".join(parts) + (f"; clips: {clips}" if clips else "")
