@@ -96,7 +96,7 @@ def asking(
     """
     chosen = Recipe.load(recipe, profile) if recipe else None
     base = chosen or (Recipe.load("ktr") if benchmark == "microworld" else None)
-    name, part = benchmark or "", split or "test"
+    name, part = benchmark or "", split
     if chosen:
         name, part = benchmark or chosen.evaluation.benchmark, split or chosen.evaluation.split
     loaded = benchmarks.load(name, split=part, root=root, data=data)

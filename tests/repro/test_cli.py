@@ -152,8 +152,10 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def records(films: Callable[..., Path], tmp_path: Path) -> Path:
-    """Six films with their records, as a user would bring them: mine/records.json, mine/films/."""
+def records(films: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six films with their records, as a user would bring them: mine/records.json, mine/films/.
+    Replies and frames are cached in tmp_path/cache."""
+    monkeypatch.setenv("REELPROOF_CACHE", str(tmp_path / "cache"))
     shutil.copytree(films("test", 6), tmp_path / "mine")
     return tmp_path / "mine" / "records.json"
 
@@ -169,6 +171,8 @@ def test_eval_files_a_record(records: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record["score"] == 1.0 and record["partial"] is False and record["arm"] == "oracle"
+    work = record.pop("work")
+    assert work["coverage"] == 1.0 and work["asked"] == record["n"] and work["clips"] == {}
     stored = json.loads((tmp_path / "oracle" / "record.json").read_text())
     assert stored == record
     assert "is not empty: --resume" in fails(2, *ask(records, tmp_path / "oracle"))
@@ -258,7 +262,8 @@ def test_your_own_films_without_a_recipe(records: Path, tmp_path: Path, checkpoi
     words = ("--videos", tmp_path, "--limit", 2)
     result = run(*ask(records, tmp_path / "out", str(checkpoint), *words))
     assert result.exit_code == 0, (result.output, result.exception)
-    score, where, lost = result.stdout.splitlines()
+    score, cost, where, lost = result.stdout.splitlines()
+    assert cost.startswith("coverage 0.0 %")
     assert where == f"record: {tmp_path / 'out' / 'record.json'}"
     assert "0.0 % of 2 questions (partial) (2 undecodable)" in score
     assert lost.startswith(f"2 questions have a clip that cannot be read, first {tmp_path}")

@@ -188,7 +188,7 @@ def test_commands_of_the_children(out: Path) -> None:
     )  # fmt: skip
     assert first[2].argv == (
         "eval", "--recipe", "ktr", *which, "--model", str(out / "ktr-s3" / "final"),
-        "--out", str(out / "ktr-s3-greedy"), "--resume", "--greedy", "--limit", "7",
+        "--out", str(out / "ktr-s3-greedy"), "--resume", "--no-cache", "--greedy", "--limit", "7",
     )  # fmt: skip
     assert "--model" not in cold[0].argv, "the recipe's start checkpoint"
     assert first[1].total == 7 * recipe.evaluation.samples and first[2].total == 7
