@@ -6,7 +6,9 @@ it; position ids are computed by `evals.mrope` and given to every forward, in ge
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals import mrope
+from evals import attention, mrope
 from evals._torchvision import install as _install_torchvision
 from evals.errors import BadInput, BlindForward
 from evals.types import Decoding, Protocol, VideoClip
@@ -53,24 +55,63 @@ class Sampled:
     finished: bool
 
 
-class VLM:
-    """A Qwen2.5-VL model and its processor. `patches` counts patches the vision tower has encoded
-    and `tokens` language-model tokens forwarded, for tests and for cost."""
+#: Model types that `VLM` understands. Qwen3-VL tells time in words between the frames; its tower
+#: also feeds the first layers of the language model (DeepStack).
+KNOWN = ("qwen2_5_vl", "qwen3_vl")
 
-    def __init__(self, model: Any, processor: Any):
-        self.model, self.processor = model, processor
+
+class VLM:
+    """A Qwen2.5-VL or Qwen3-VL model, plain or under PEFT, and its processor. `patches` counts
+    patches the vision tower has encoded and `tokens` language-model tokens forwarded, for tests and
+    for cost.
+
+    kernel: of attention over packed rows; by default FlexAttention on CUDA, SDPA elsewhere.
+    compute: dtype of the forward where it is not the weights' own (autocast).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        kernel: attention.Kernel | None = None,
+        compute: torch.dtype | None = None,
+    ):
+        self.model, self.processor, self.compute = model, processor, compute
         config = model.config
         self.image_pad, self.video_pad = config.image_token_id, config.video_token_id
         self.merge = config.vision_config.spatial_merge_size
-        self.tokens_per_second = config.vision_config.tokens_per_second
+        self.tells_time = config.model_type == "qwen3_vl"
+        self.tokens_per_second = getattr(config.vision_config, "tokens_per_second", 0)
         self.end = processor.tokenizer.eos_token_id
+        self.kernel = kernel or ("flex" if model.device.type == "cuda" else "sdpa")
+        if self.kernel == "flex":
+            attention.install(self.net)
         markers = (config.vision_start_token_id, config.vision_end_token_id)
         self.banned = [self.image_pad, self.video_pad, *markers]
         self.patches = self.tokens = 0
 
+    def around(self, model: Any) -> VLM:
+        """Another model of the same kind, run in the same way."""
+        return VLM(model, self.processor, self.kernel, self.compute)
+
+    def _casting(self) -> Any:
+        if self.compute is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute)
+
     @property
     def device(self) -> torch.device:
         return cast(torch.device, self.model.device)
+
+    @property
+    def net(self) -> Any:
+        """The transformers model itself; under PEFT its layers hold the adapters."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def visual(self) -> Any:
+        """The vision tower."""
+        return self.net.model.visual
 
     # --- prompts -------------------------------------------------------------------------------
 
@@ -84,10 +125,9 @@ class VLM:
                 raise BadInput(f"a question must not contain {pad}: {text[:80]!r}")
         content: list[dict[str, str]] = [{"type": "text", "text": text}]
         media: dict[str, Any] = {}
-        size = {"shortest_edge": protocol.min_pixels, "longest_edge": protocol.max_pixels}
         if clip is not None:
             content.insert(0, {"type": clip.modality})
-            media = _media(clip, size)
+            media = self._media(clip, protocol)
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
@@ -96,33 +136,60 @@ class VLM:
         pixels = out.get("pixel_values_videos", out.get("pixel_values"))
         grid = out.get("video_grid_thw", out.get("image_grid_thw"))
         seconds = 0.0
-        if clip is not None and clip.modality == "video":
+        if clip is not None and clip.modality == "video" and not self.tells_time:
             seconds = 1.0 if protocol.time == "constant" else float(out["second_per_grid_ts"][0])
         encoded = Encoded(ids, torch.empty(3, 0, dtype=torch.long), pixels, grid, seconds)
         return replace(encoded, positions=self.positions(encoded, protocol.positions))
 
+    def _media(self, clip: VideoClip, protocol: Protocol) -> dict[str, Any]:
+        """What the processor is told about a clip: its frames, their times, its size in pixels."""
+        low, high = protocol.min_pixels, protocol.max_pixels
+        if clip.modality == "image":
+            size = {"shortest_edge": low, "longest_edge": high}
+            kwargs = {"input_data_format": "channels_last", "size": size}
+            return {"images": [clip.frames[0]], "images_kwargs": kwargs}
+        if self.tells_time:
+            if protocol.time == "constant":
+                raise BadInput("time: constant is a habit of Qwen2.5-VL; Qwen3-VL reads real times")
+            low, high = low * len(clip.frames), high * len(clip.frames)  # of the whole clip
+        return {
+            "videos": [clip.frames],
+            "videos_kwargs": {
+                "video_metadata": [[_metadata(clip)]],
+                "do_sample_frames": False,
+                "cap_pixels_per_frame": False,
+                "input_data_format": "channels_last",
+                "size": {"shortest_edge": low, "longest_edge": high},
+            },
+        }
+
     def positions(self, encoded: Encoded, rule: str) -> Tensor:
         """(3, P) position ids of a prompt; raises BlindForward if pads and grid disagree."""
         is_pad = self.is_pad(encoded.ids).tolist()
-        if encoded.grid is None:
-            if any(is_pad):
-                raise BlindForward(f"{sum(is_pad)} vision pads in a prompt without pixels")
-            segments: list[mrope.Text | mrope.Vision] = [mrope.Text(len(is_pad))]
-        else:
-            t, h, w = (int(x) for x in encoded.grid[0])
-            merged = (t, h // self.merge, w // self.merge)
-            if sum(is_pad) != np.prod(merged):
-                raise BlindForward(
-                    f"{sum(is_pad)} vision pads for a grid of {np.prod(merged)} features"
-                )
-            start, n = is_pad.index(True), sum(is_pad)
-            segments = [
-                mrope.Text(start),
-                mrope.Vision(merged, encoded.second_per_grid),
-                mrope.Text(len(is_pad) - start - n),
-            ]
+        blocks = iter(self._blocks(encoded))
+        segments: list[mrope.Text | mrope.Vision] = []
+        for pads, run in itertools.groupby(is_pad):
+            n = len(list(run))
+            if not pads:
+                segments.append(mrope.Text(n))
+                continue
+            grid = next(blocks, (0, 0, 0))
+            if n != np.prod(grid):
+                raise BlindForward(f"{n} vision pads for a grid of {np.prod(grid)} features")
+            segments.append(mrope.Vision(grid, encoded.second_per_grid))
+        if (rest := next(blocks, None)) is not None:
+            raise BlindForward(f"no vision pads for a grid of {np.prod(rest)} features")
         table = mrope.positions(segments, tokens_per_second=self.tokens_per_second, rule=rule)
         return torch.from_numpy(table)
+
+    def _blocks(self, encoded: Encoded) -> list[tuple[int, int, int]]:
+        """Merged grids of the runs of pads: one for a clip, or one per row of time between times
+        told in words."""
+        if encoded.grid is None:
+            return []
+        t, h, w = (int(x) for x in encoded.grid[0])
+        h, w = h // self.merge, w // self.merge
+        return [(1, h, w)] * t if self.tells_time else [(t, h, w)]
 
     def is_pad(self, ids: Tensor) -> Tensor:
         """Boolean mask of image and video pads, same shape as ids."""
@@ -131,25 +198,27 @@ class VLM:
     # --- forward -------------------------------------------------------------------------------
 
     def features(self, prompts: Sequence[Encoded]) -> list[Tensor | None]:
-        """Vision features (n, H) per prompt, the tower run once over all of them."""
-        seen = [p for p in prompts if p.pixels is not None]
-        if not seen:
+        """Vision features (n, H) per prompt, the tower run once over all their clips; prompts that
+        hold the same pixels share them. (n, H + D H) for a tower that also feeds D layers."""
+        clips = {id(p.pixels): p for p in prompts if p.pixels is not None}
+        if not clips:
             return [None] * len(prompts)
-        pixels = torch.cat([cast(Tensor, p.pixels) for p in seen]).to(self.device)
-        grids = torch.cat([cast(Tensor, p.grid) for p in seen]).to(self.device)
+        pixels = torch.cat([cast(Tensor, p.pixels) for p in clips.values()]).to(self.device)
+        grids = torch.cat([cast(Tensor, p.grid) for p in clips.values()]).to(self.device)
         self.patches += len(pixels)
-        visual = self.model.model.visual
-        out = visual(pixels.to(visual.dtype), grid_thw=grids).pooler_output
+        with self._casting():
+            out = self.visual(pixels.to(self.visual.dtype), grid_thw=grids)
+        wide = torch.cat([out.pooler_output, *(getattr(out, "deepstack_features", None) or ())], -1)
         sizes = (grids.prod(-1) // self.merge**2).tolist()
-        parts = iter(torch.split(out, sizes))
-        return [None if p.pixels is None else next(parts) for p in prompts]
+        parts = dict(zip(clips, torch.split(wide, sizes), strict=True))
+        return [parts.get(id(p.pixels)) for p in prompts]
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """Token embeddings (..., L, H) with the features put where the pads are, in order.
 
         Raises BlindForward unless there are exactly as many features as pads.
         """
-        embeds = self.model.get_input_embeddings()(ids)
+        embeds = self.net.get_input_embeddings()(ids)
         mask = self.is_pad(ids)
         have = 0 if features is None else len(features)
         if int(mask.sum()) != have:
@@ -157,44 +226,78 @@ class VLM:
         if features is None:
             return cast(Tensor, embeds)
         spots = mask.unsqueeze(-1).expand_as(embeds)
-        return cast(Tensor, embeds.masked_scatter(spots, features.to(embeds.dtype)))
+        own = features[:, : embeds.shape[-1]].to(embeds.dtype)
+        return cast(Tensor, embeds.masked_scatter(spots, own))
 
     def hidden(
-        self, embeds: Tensor, positions: Tensor, attend: Tensor | None, cache: Any = None
+        self, embeds: Tensor, positions: Tensor, attend: Any, cache: Any = None, **deep: Any
     ) -> Tensor:
         """Last hidden states (B, L, H). positions: (3, B, L). attend: boolean (B, 1, L, K), True
-        where a query may look, or None for plain causal attention over a batch without padding."""
+        where a query may look, a block mask, or None for plain causal attention over a batch
+        without padding. deep: what `deepstack` says."""
         self.tokens += embeds.shape[0] * embeds.shape[1]
         masks = {"full_attention": attend, "sliding_attention": attend}
-        out = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            attention_mask=masks,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        with self._casting():
+            out = self.net.model.language_model(
+                inputs_embeds=embeds,
+                position_ids=positions,
+                attention_mask=attend if self.tells_time else masks,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **deep,
+            )
         return cast(Tensor, out.last_hidden_state)
+
+    def run(
+        self,
+        ids: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        attend: Any,
+        cache: Any = None,
+    ) -> Tensor:
+        """`embed`, then `hidden`: last hidden states (B, L, H) of token ids (B, L)."""
+        embeds = self.embed(ids, features)
+        return self.hidden(embeds, positions, attend, cache, **self.deepstack(ids, features))
+
+    def deepstack(self, ids: Tensor, features: Tensor | None) -> dict[str, Any]:
+        """Arguments of `hidden` for a tower that feeds the first layers too; else none."""
+        width = self.net.config.text_config.hidden_size
+        if features is None or features.shape[-1] == width:
+            return {}
+        layers = list(features[:, width:].split(width, dim=-1))
+        return {"visual_pos_masks": self.is_pad(ids), "deepstack_visual_embeds": layers}
 
     # --- sampling ------------------------------------------------------------------------------
 
     def sample(
-        self, prompts: Sequence[Encoded], decoding: Decoding, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Encoded],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        features: Sequence[Tensor | None] | None = None,
     ) -> list[list[Sampled]]:
         """`decoding.samples` completions per prompt. Vision pads and markers cannot be drawn.
 
         Prompts are prefilled once, left-padded to one length; their cache is then repeated.
         seeds: one per prompt; what is drawn for a prompt does not depend on the prompts beside it.
+        features: of the prompts' clips, where they are known already.
         """
         training = self.model.training
         self.model.eval()  # in training mode, gradient checkpointing would drop the cache
         try:
-            return self._sample(prompts, decoding, seeds)
+            with torch.no_grad():
+                known = self.features(prompts) if features is None else features
+                return self._sample(prompts, decoding, seeds, known)
         finally:
             self.model.train(training)
 
-    @torch.no_grad()
     def _sample(
-        self, prompts: Sequence[Encoded], decoding: Decoding, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Encoded],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        features: Sequence[Tensor | None],
     ) -> list[list[Sampled]]:
         from transformers import DynamicCache
 
@@ -203,7 +306,7 @@ class VLM:
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         n, width = decoding.samples, max(len(p.ids) for p in prompts)
         cache = DynamicCache()
-        hidden, keep = self._prefill(prompts, width, cache)
+        hidden, keep = self._prefill(prompts, features, width, cache)
         if n > 1:
             cache.batch_repeat_interleave(n)
         hidden, keep = hidden.repeat_interleave(n, 0), keep.repeat_interleave(n, 0)
@@ -219,9 +322,8 @@ class VLM:
             if bool(done.all()) or step + 1 == decoding.max_new_tokens:
                 break
             keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
-            embeds = self.model.get_input_embeddings()(drawn[-1][:, None])
             where = (at + step).view(1, -1, 1).expand(3, -1, -1)
-            hidden = self.hidden(embeds, where, keep[:, None, None], cache)[:, -1]
+            hidden = self.run(drawn[-1][:, None], None, where, keep[:, None, None], cache)[:, -1]
         rows = [
             self._trim(ids, lps)
             for ids, lps in zip(
@@ -230,7 +332,13 @@ class VLM:
         ]
         return [rows[i : i + n] for i in range(0, len(rows), n)]
 
-    def _prefill(self, prompts: Sequence[Encoded], width: int, cache: Any) -> tuple[Tensor, Tensor]:
+    def _prefill(
+        self,
+        prompts: Sequence[Encoded],
+        features: Sequence[Tensor | None],
+        width: int,
+        cache: Any,
+    ) -> tuple[Tensor, Tensor]:
         """Last hidden state (B, H) of each prompt, and the (B, width) mask of real tokens."""
         pad = self.processor.tokenizer.pad_token_id
         ids = torch.full((len(prompts), width), pad, dtype=torch.long)
@@ -241,17 +349,17 @@ class VLM:
             ids[row, start:], keep[row, start:] = prompt.ids, True
             positions[:, row, start:] = prompt.positions
         ids, positions, keep = (x.to(self.device) for x in (ids, positions, keep))
-        features = [f for f in self.features(prompts) if f is not None]
-        embeds = self.embed(ids, torch.cat(features) if features else None)
+        seen = [f for f in features if f is not None]
         causal = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
         attend = causal & keep[:, None, None, :]
         attend |= torch.eye(width, dtype=torch.bool, device=self.device)  # pads see themselves
-        return self.hidden(embeds, positions, attend, cache)[:, -1], keep
+        known = torch.cat(seen) if seen else None
+        return self.run(ids, known, positions, attend, cache)[:, -1], keep
 
     def _draw(
         self, hidden: Tensor, decoding: Decoding, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        logits = self.model.lm_head(hidden).float()
+        logits = self.net.lm_head(hidden).float()
         logp = logits.log_softmax(-1)
         logits[:, self.banned] = float("-inf")
         if decoding.temperature == 0:
@@ -289,41 +397,26 @@ def _truncate(logits: Tensor, decoding: Decoding) -> Tensor:
     return logits
 
 
-def _media(clip: VideoClip, size: dict[str, int]) -> dict[str, Any]:
+def _metadata(clip: VideoClip) -> Any:
     from transformers.video_utils import VideoMetadata
 
-    if clip.modality == "image":
-        return {
-            "images": [clip.frames[0]],
-            "images_kwargs": {"input_data_format": "channels_last", "size": size},
-        }
-    metadata = VideoMetadata(
+    return VideoMetadata(
         total_num_frames=clip.total,
         fps=clip.fps,
         duration=clip.duration,
         frames_indices=list(clip.indices),
     )
-    return {
-        "videos": [clip.frames],
-        "videos_kwargs": {
-            "video_metadata": [[metadata]],
-            "do_sample_frames": False,
-            "cap_pixels_per_frame": False,
-            "input_data_format": "channels_last",
-            "size": size,
-        },
-    }
 
 
 def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VLM:
-    """Load a checkpoint folder. Raises BadInput when it is not a whole Qwen2.5-VL checkpoint."""
+    """Load a checkpoint folder. Raises BadInput when it is no whole checkpoint of a known kind."""
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     if not Path(path, "config.json").is_file():
         raise BadInput(f"{path} holds no checkpoint (config.json is missing)")
     config = AutoConfig.from_pretrained(path)
-    if config.model_type != "qwen2_5_vl":
-        raise BadInput(f"{path} is a {config.model_type} model; this reads qwen2_5_vl")
+    if config.model_type not in KNOWN:
+        raise BadInput(f"{path} is a {config.model_type} model; this reads {' and '.join(KNOWN)}")
     model, found = AutoModelForImageTextToText.from_pretrained(
         path, dtype=getattr(torch, dtype), output_loading_info=True
     )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evals import benchmarks
 from evals.benchmarks import Benchmark
@@ -23,7 +23,11 @@ from evals.errors import BadInput
 from repro import folder
 from repro.exits import Interrupted
 from repro.recipe import Recipe, papers
+from repro.recipe import Trainer as Settings
 from repro.strict import nearest
+
+if TYPE_CHECKING:
+    from evals.vlm import VLM
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -97,16 +101,13 @@ def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmar
 
 
 def _trainer(
-    recipe: Recipe, arm: str, seed: int, out: Path, settings: Any, start: Path,
+    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, start: Path,
     pool: Benchmark, progress: Progress,
 ) -> Any:  # fmt: skip
-    from evals.vlm import load
     from repro.core.data import Prompts, Records
     from repro.core.trainer import GroupTrainer
 
-    vlm = load(start, dtype="bfloat16" if settings.bf16 else "float32")
-    if recipe.model.freeze_vision:
-        vlm.model.model.visual.requires_grad_(False)
+    vlm = _policy(recipe, settings, start, seed)
     chosen = recipe.arm(arm)
     methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
     return GroupTrainer(
@@ -115,11 +116,34 @@ def _trainer(
         settings,
         chosen.switches,
         Records(pool.samples, settings.prompts_per_step, seed),
-        Prompts(vlm, recipe.training_protocol),
+        Prompts(vlm, recipe.training_protocol, max_length=settings.max_prompt_length),
         out,
         seed=seed,
         on_step=progress,
     )
+
+
+def _policy(recipe: Recipe, settings: Settings, start: Path, seed: int) -> VLM:
+    """The start checkpoint as it is trained: whole or by adapters, its tower perhaps frozen.
+
+    bf16: the weights stay fp32 and the forward computes in bf16, since an update of relative size
+    1e-6 would vanish in bf16 weights; DeepSpeed keeps such fp32 weights itself.
+    """
+    import torch
+
+    from evals.vlm import load
+    from repro.core import lora
+
+    half = settings.bf16 and settings.deepspeed > 0
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vlm = load(start, dtype="bfloat16" if half else "float32", device=device)
+    if settings.bf16 and not half:
+        vlm.compute = torch.bfloat16
+    if recipe.model.freeze_vision:
+        vlm.visual.requires_grad_(False)
+    if settings.use_peft:
+        vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
+    return vlm
 
 
 def run(trainer: Any, out: Path) -> None:
@@ -151,7 +175,8 @@ def _after_this_step(trainer: Any) -> Iterator[list[int]]:
     class Stop(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
             if stopped:
-                control.should_save = control.should_training_stop = True
+                ready = trainer.between_batches
+                control.should_save = control.should_training_stop = ready
             return control
 
     trainer.add_callback(Stop())
@@ -169,7 +194,7 @@ def finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
     from repro.core import checkpoint
 
     final = out / "final"
-    checkpoint.write_aside(final, trainer.save_policy)
+    checkpoint.write_aside(final, trainer.save_final)
     done = {
         "steps": steps,
         "seconds": round(seconds, 1),

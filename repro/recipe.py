@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +53,9 @@ class Switches:
     rule: exact top ceil(r n), or every score at or above the (1 - r) quantile. at_least_one: a
     completion that no signal selects from keeps its best token. shuffle: unit of the
     frame shuffle, one frame or one 2-frame group. identity: may the shuffle change nothing.
-    normaliser: tokens the loss is divided by. kl_on: tokens the KL is taken on.
+    normaliser: tokens the loss is divided by. kl_on: tokens the KL is taken on. flat_groups: `skip`
+    runs no counterfactual pass for a group of equal rewards; its policy term is zero either way,
+    but its KL is then taken on all tokens.
     """
 
     sign: Literal["absolute", "signed"]
@@ -68,13 +70,20 @@ class Switches:
     normaliser: Literal["valid", "selected"]
     kl_on: Literal["selected", "valid"]
     length_bonus: LengthBonus
+    flat_groups: Literal["score", "skip"] = "score"
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Optimisation and sampling under TRL's field names; `prompts_per_step` is ours.
+    """Optimisation and sampling under TRL's field names (trl.GRPOConfig, trl.ModelConfig).
 
-    One step draws prompts_per_step prompts and num_generations completions of each.
+    One batch of rollouts is prompts_per_step prompts, over all devices, and num_generations
+    completions of each; it serves num_iterations optimizer steps. Ours are `prompts_per_step`,
+    `max_prompt_length` (tokens, clip included; a longer prompt is refused, not cut),
+    `dynamic_sampling` (how often groups of equal rewards are drawn again from other records, as in
+    DAPO) and `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
+    is the largest ratio itself. top_entropy_quantile: share of tokens, by entropy, that the policy
+    term keeps. use_peft: LoRA on every linear layer of the language model.
     """
 
     prompts_per_step: int
@@ -89,7 +98,7 @@ class Trainer:
     beta: float
     epsilon: float
     num_iterations: int
-    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
+    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo", "cispo"]
     scale_rewards: Literal["group", "batch", "none"]
     temperature: float
     top_p: float
@@ -97,6 +106,17 @@ class Trainer:
     bf16: bool
     gradient_checkpointing: bool
     save_steps: int
+    # Off unless a recipe says otherwise; a field at its default leaves the fingerprint as it is.
+    epsilon_high: float | None = None
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    top_entropy_quantile: float = 1.0
+    dynamic_sampling: int = 0
+    gradient_accumulation_steps: int = 1
+    max_prompt_length: int | None = None
+    use_peft: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    deepspeed: Literal[0, 2, 3] = 0
 
 
 @dataclass(frozen=True)
@@ -277,8 +297,8 @@ class Recipe:
         data = {
             "paper": self.paper,
             "profile": self.profile_name,
-            "sections": [asdict(section) for section in shaping],
-            "arms": {name: asdict(arm) for name, arm in self.arms.items()},
+            "sections": [_shaping(section) for section in shaping],
+            "arms": {name: _shaping(arm) for name, arm in self.arms.items()},
         }
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -290,6 +310,17 @@ class Recipe:
         for key in ("max_length", "save_steps"):
             del data["sft"][key]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _shaping(section: Any) -> dict[str, Any]:
+    """A section as data, without optional fields at their defaults: a new switch that is off
+    leaves old fingerprints valid."""
+    found = {}
+    for f in fields(section):
+        value = getattr(section, f.name)
+        if f.default is MISSING or value != f.default:
+            found[f.name] = _shaping(value) if is_dataclass(value) else value
+    return found
 
 
 def papers() -> dict[str, Path]:

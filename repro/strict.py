@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -124,7 +124,8 @@ class Reader:
         }
 
     def complete(self, cls: type[T], where: str, *layers: Fragment) -> T:
-        """`cls` from fragments, later ones over earlier ones; every field must be set."""
+        """`cls` from fragments, later ones over earlier ones; every field without a default must
+        be set."""
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
         for f in fields(cast(Any, cls)):
@@ -135,6 +136,8 @@ class Reader:
                 )
             elif found:
                 values[f.name] = found[-1]
+            elif f.default is not MISSING:
+                self.sources[f"{where}.{f.name}"] = "chosen: the default"
             else:
                 raise self.fail(f"{where}.{f.name}", "this key is missing")
         return cls(**values)

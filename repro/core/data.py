@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from evals.errors import BadInput
 from evals.prompts import question_text
 from evals.types import Protocol
 from evals.video import Clips
@@ -35,21 +37,49 @@ class Records:
 
 
 class Prompts:
-    """Builds each prompt once: clip decoded, text rendered, processor run, positions computed."""
+    """Builds each prompt once: clip decoded, text rendered, processor run, positions computed.
 
-    def __init__(self, vlm: VLM, protocol: Protocol, keep: int = 2048):
-        self.vlm, self.protocol, self.keep = vlm, protocol, keep
+    keep: bytes of clips and pixels that are remembered (chosen: 2 GiB). max_length: tokens of a
+    prompt, its clip's included; None for no limit.
+    """
+
+    def __init__(
+        self, vlm: VLM, protocol: Protocol, keep: int = 2 << 30, max_length: int | None = None
+    ):
+        self.vlm, self.protocol, self.keep, self.max_length = vlm, protocol, keep, max_length
         self.clips = Clips(protocol)
         self._built: OrderedDict[str, Prompt] = OrderedDict()
+        self._held = 0
 
     def build(self, record: Record) -> Prompt:
-        """Raises Undecodable: a training run stops at a file it cannot read."""
-        if record.id not in self._built:
-            clip = self.clips.load(record)
-            text = question_text(record, self.protocol.prompt)
-            self._built[record.id] = Prompt(
-                record, clip, self.vlm.encode(clip, text, self.protocol)
+        """Questions about one film share its pixels, and so its features.
+
+        Raises Undecodable: a training run stops at a file it cannot read; BadInput for a prompt
+        that is too long, which is never cut, since that would cut into its clip.
+        """
+        if record.id in self._built:
+            self._built.move_to_end(record.id)
+            return self._built[record.id]
+        clip = self.clips.load(record)
+        encoded = self.vlm.encode(clip, question_text(record, self.protocol.prompt), self.protocol)
+        if self.max_length is not None and len(encoded.ids) > self.max_length:
+            raise BadInput(
+                f"the prompt of record {record.id} has {len(encoded.ids)} tokens, more than "
+                f"max_prompt_length {self.max_length}; raise it, or lower max_frames or max_pixels"
             )
-            if len(self._built) > self.keep:
-                self._built.popitem(last=False)
-        return self._built[record.id]
+        same = (p for p in self._built.values() if record.media and p.record.media == record.media)
+        twin = next(same, None)
+        if twin is not None:
+            clip, encoded = twin.clip, replace(encoded, pixels=twin.encoded.pixels)
+        prompt = Prompt(record, clip, encoded)
+        self._built[record.id] = prompt
+        self._held += _bytes(prompt)
+        while self._held > self.keep and len(self._built) > 1:
+            self._held -= _bytes(self._built.popitem(last=False)[1])
+        return prompt
+
+
+def _bytes(prompt: Prompt) -> int:
+    held = (prompt.encoded.ids, prompt.encoded.positions, prompt.encoded.pixels)
+    frames = 0 if prompt.clip is None else prompt.clip.frames.nbytes
+    return frames + sum(tensor.nbytes for tensor in held if tensor is not None)

@@ -7,7 +7,7 @@
 | flat       | over 95 % of the groups have equal rewards, so nothing is learned               |
 | drift      | KL to the reference above 2 nats per token                                      |
 | truncated  | over half of the rollouts hit the token limit                                   |
-| mismatch   | sampler and scorer disagree by more than 0.01 nats on one token's probability   |
+| mismatch   | sampler and scorer disagree on one token by more than 0.01 nats (bf16: 1)        |
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import Any
 
 from evals.errors import Failure
 
-MISMATCH = 0.01
+MISMATCH = {"exact": 0.01, "bf16": 1.0}
 
 
 class Diverged(Failure):
     """The loss or its gradient is no longer a number."""
 
 
-def alarms(metrics: Mapping[str, float]) -> list[str]:
-    """Names of the alarms that a step's metrics raise."""
+def alarms(metrics: Mapping[str, float], *, exact: bool = True) -> list[str]:
+    """Names of the alarms that a step's metrics raise; exact: computed in fp32."""
     rules = {
         "short": metrics["length"] < 4,
         "format": metrics.get("format", 1.0) < 0.5,
         "flat": metrics["zero_std"] > 0.95,
         "drift": metrics["kl"] > 2.0,
         "truncated": metrics["truncated"] > 0.5,
-        "mismatch": metrics["mismatch"] > MISMATCH,
+        "mismatch": metrics["mismatch"] > MISMATCH["exact" if exact else "bf16"],
     }
     return [name for name, raised in rules.items() if raised]
 

@@ -22,6 +22,7 @@ Sources: ktr.md 1.6 and 9; TRL 1.16 `GRPOTrainer._compute_loss` for the family.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -137,6 +138,25 @@ def group_loss(
         clip_share=(clipped & selected).sum() / n.clamp(min=1),
         kept=n / valid.sum().clamp(min=1),
     )
+
+
+def entropy_mask(
+    entropy: Sequence[torch.Tensor],
+    valid: Sequence[torch.Tensor],
+    share: float,
+    gather: Callable[[torch.Tensor], list[torch.Tensor]] = lambda pool: [pool],
+) -> list[torch.Tensor]:
+    """(G, C) float per group: 1 for valid tokens at or above the (1 - share) quantile of the
+    batch's entropies, TRL's `top_entropy_quantile`; all valid tokens when share is 1.
+
+    entropy, valid: (G, C) per group. gather: a rank's pool of entropies -> everybody's.
+    """
+    if share >= 1:
+        return [v.float() for v in valid]
+    own = torch.cat([e[v] for e, v in zip(entropy, valid, strict=True)])
+    pool = torch.cat([p.to(own) for p in gather(own.cpu())]).float()
+    threshold = torch.quantile(pool, 1 - share)
+    return [(v & (e >= threshold)).float() for e, v in zip(entropy, valid, strict=True)]
 
 
 def _only(mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

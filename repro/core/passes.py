@@ -17,9 +17,10 @@ from torch import Generator, Tensor
 
 from evals.seeds import derive
 from evals.vlm import VLM, Encoded
-from repro.core.packing import Row, pack, rows_of
-from repro.core.scoring import Packing, score_rows
+from repro.core.packing import Tree, pack, trees_of
+from repro.core.scoring import Packing, Seeing, score_trees
 from repro.core.types import Group, Prompt, TokenScores
+from repro.core.vision import Vision
 from repro.recipe import Switches
 
 
@@ -44,18 +45,23 @@ def shuffled_prompt(prompt: Prompt, switches: Switches, seed: int) -> Prompt:
     shuffle: `frame` permutes single frames before patching (the paper's); `group` permutes the
     2-frame patches. identity: `excluded` draws again until the order changes.
     """
-    encoded = prompt.encoded
-    pixels, grid = encoded.pixels, encoded.grid
+    rows = _by_time(prompt)
+    order = _order(len(rows), switches, seed)
+    mixed = rows[order].flatten(0, 1) if switches.shuffle == "group" else _by_frame(rows, order)
+    return replace(prompt, encoded=replace(prompt.encoded, pixels=mixed))
+
+
+def _by_time(prompt: Prompt) -> Tensor:
+    """(t, patches, values) pixels, one row per 2-frame patch."""
+    pixels, grid = prompt.encoded.pixels, prompt.encoded.grid
     if prompt.clip is None or pixels is None or grid is None:
         raise ValueError(f"record {prompt.record.id} has no frames to shuffle")
-    rows, generator = pixels.view(int(grid[0, 0]), -1, pixels.shape[-1]), seeded(seed)
-    if switches.shuffle == "group":
-        order = permutation(len(rows), switches.identity, generator)
-        mixed = rows[order].flatten(0, 1)
-    else:
-        order = permutation(2 * len(rows), switches.identity, generator)
-        mixed = _permute_frames(rows, order)
-    return replace(prompt, encoded=replace(encoded, pixels=mixed))
+    return pixels.view(int(grid[0, 0]), -1, pixels.shape[-1])
+
+
+def _order(rows: int, switches: Switches, seed: int) -> Tensor:
+    units = rows if switches.shuffle == "group" else 2 * rows
+    return permutation(units, switches.identity, seeded(seed))
 
 
 def seeded(seed: int) -> Generator:
@@ -71,7 +77,7 @@ def permutation(n: int, identity: str, generator: Generator) -> Tensor:
             return order
 
 
-def _permute_frames(rows: Tensor, order: Tensor) -> Tensor:
+def _by_frame(rows: Tensor, order: Tensor) -> Tensor:
     """Permute frames inside patch rows (t, patches, channels * 2 * side * side): the same pixels
     as patching the permuted frames, without running the processor again."""
     t, patches, size = rows.shape
@@ -80,6 +86,7 @@ def _permute_frames(rows: Tensor, order: Tensor) -> Tensor:
     return mixed.reshape(t * patches, size)
 
 
+@torch.no_grad()
 def token_scores(
     vlm: VLM,
     groups: Sequence[Group],
@@ -88,26 +95,41 @@ def token_scores(
     needs: Collection[str],
     switches: Switches,
     packing: Packing = pack,
+    *,
+    vision: Vision | None = None,
+    skip: Sequence[bool] | None = None,
 ) -> list[TokenScores]:
     """Scores of every group: entropy always, the counterfactual differences that are needed.
 
-    logp, entropy: (N, C) of all rollouts in order, without gradient. visual: every prompt with
-    vision; temporal: videos only, None for the others.
+    logp, entropy: (N, C) of all rollouts in order. visual: every prompt with vision; temporal:
+    videos only, None for the others. vision: the policy's features; a shuffle of 2-frame groups
+    permutes them, a shuffle of frames encodes the clip again. skip: groups that get none.
     """
+    vision, skip = vision or Vision(vlm), skip or [False] * len(groups)
     valid = torch.zeros_like(logp, dtype=torch.bool)
     for row, rollout in enumerate(r for g in groups for r in g.rollouts):
         valid[row, : len(rollout.ids)] = True
-    seen = [g.prompt.encoded.pixels is not None for g in groups]
-    moving = [g.prompt.clip is not None and g.prompt.clip.modality == "video" for g in groups]
     free, mixed = {}, {}
     if "visual" in needs:
-        free = _pass(vlm, groups, seen, logp, packing, switches.precision, lambda g, p: replace(
-            p, encoded=vision_free(p.encoded, vlm.is_pad(p.encoded.ids), switches.masked_positions)
+        seen = [g.prompt.encoded.pixels is not None and not s
+                for g, s in zip(groups, skip, strict=True)]  # fmt: skip
+        free = _pass(vlm, groups, seen, logp, packing, switches.precision, None, lambda g, p: (
+            vision_free(p.encoded, vlm.is_pad(p.encoded.ids), switches.masked_positions)
         ))  # fmt: skip
     if "temporal" in needs:
-        mixed = _pass(vlm, groups, moving, logp, packing, switches.precision, lambda g, p: (
-            shuffled_prompt(p, switches, derive(g.seed, "shuffle"))
-        ))  # fmt: skip
+        moving = [g.prompt.clip is not None and g.prompt.clip.modality == "video" and not s
+                  for g, s in zip(groups, skip, strict=True)]  # fmt: skip
+        shuffled = Shuffled(vision, switches)
+        mixed = _pass(
+            vlm,
+            groups,
+            moving,
+            logp,
+            packing,
+            switches.precision,
+            shuffled.features,
+            shuffled.prompt,
+        )
     scores, at = [], 0
     for index, group in enumerate(groups):
         part = slice(at, at + len(group.rollouts))
@@ -118,6 +140,42 @@ def token_scores(
     return scores
 
 
+class Shuffled:
+    """Prompts over shuffled clips, and their features; one order per group, whatever its prompts.
+
+    A shuffle of 2-frame groups permutes the features that are there: the tower sees every such
+    group alone, so the result is the same (ktr.md 6.3). A shuffle of frames runs the tower once.
+    """
+
+    def __init__(self, vision: Vision, switches: Switches):
+        self.vision, self.switches = vision, switches
+        self._made: dict[tuple[int, int], Tensor] = {}  # (group, clip) -> shuffled pixels
+        self._from: dict[int, tuple[Encoded, Tensor]] = {}  # shuffled pixels -> prompt, order
+
+    def prompt(self, group: Group, prompt: Prompt) -> Encoded:
+        """The prompt's inputs with its clip shuffled under the group's seed."""
+        key, seed = (id(group), id(prompt.encoded.pixels)), derive(group.seed, "shuffle")
+        if key not in self._made:
+            mixed = shuffled_prompt(prompt, self.switches, seed).encoded.pixels
+            assert mixed is not None
+            self._made[key] = mixed
+            order = _order(len(_by_time(prompt)), self.switches, seed)
+            self._from[id(mixed)] = (prompt.encoded, order)
+        return replace(prompt.encoded, pixels=self._made[key])
+
+    def features(self, prompts: Sequence[Encoded]) -> list[Tensor | None]:
+        """(n, H) features of each shuffled clip."""
+        if self.switches.shuffle == "frame":
+            return self.vision.vlm.features(prompts)
+        found: list[Tensor | None] = []
+        for prompt in prompts:
+            original, order = self._from[id(prompt.pixels)]
+            (known,) = self.vision.look([original])
+            assert known is not None
+            found.append(known.unflatten(0, (len(order), -1))[order.to(known.device)].flatten(0, 1))
+        return found
+
+
 def _pass(
     vlm: VLM,
     groups: Sequence[Group],
@@ -125,16 +183,17 @@ def _pass(
     logp: Tensor,
     packing: Packing,
     precision: str,
-    change: Callable[[Group, Prompt], Prompt],
+    vision: Seeing | None,
+    change: Callable[[Group, Prompt], Encoded],
 ) -> dict[int, Tensor]:
     """index of group -> (G, C) logp - logp under the changed prompt, for the included groups."""
-    rows: list[Row] = []
+    trees: list[Tree] = []
     for group, wanted in zip(groups, included, strict=True):
         if wanted:
-            rows += rows_of(group, partial(change, group))
-    if not rows:
+            trees += trees_of(group, vlm.is_pad, partial(change, group))
+    if not trees:
         return {}
-    changed, _ = score_rows(vlm, rows, packing, precision=precision)
+    changed, _ = score_trees(vlm, trees, packing, vision=vision, precision=precision)
     out, at, row = {}, 0, 0
     for index, (group, wanted) in enumerate(zip(groups, included, strict=True)):
         n = len(group.rollouts)

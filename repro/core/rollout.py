@@ -8,20 +8,22 @@ from dataclasses import replace
 from evals.types import Decoding
 from evals.vlm import VLM
 from repro.core.types import Group, Prompt, Rollout
+from repro.core.vision import Vision
 
 
 class Sampler:
-    """Draws completions of the current policy."""
+    """Draws completions of the current policy. vision: its features, where a step has them."""
 
-    def __init__(self, vlm: VLM, decoding: Decoding):
-        self.vlm, self.decoding = vlm, decoding
+    def __init__(self, vlm: VLM, decoding: Decoding, vision: Vision | None = None):
+        self.vlm, self.decoding, self.vision = vlm, decoding, vision or Vision(vlm)
 
     def __call__(
         self, prompts: Sequence[Prompt], n: int, seeds: Sequence[int]
     ) -> list[list[Rollout]]:
         """n completions for each prompt, in order; seeds: one per prompt."""
         decoding = replace(self.decoding, samples=n)
-        drawn = self.vlm.sample([p.encoded for p in prompts], decoding, seeds)
+        asked = [p.encoded for p in prompts]
+        drawn = self.vlm.sample(asked, decoding, seeds, self.vision.look(asked))
         return [
             [Rollout(p, p, s.ids, self.vlm.text(s.ids), s.finished, logp=s.logp) for s in samples]
             for p, samples in zip(prompts, drawn, strict=True)

@@ -9,28 +9,39 @@ Only positions that predict a completion token meet the language-model head; log
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from evals.vlm import VLM
-from repro.core.packing import Packed, Row, pack
+from evals import attention
+from evals.vlm import VLM, Encoded
+from repro.core.packing import Packed, Tree, pack
 
-Packing = Callable[[Sequence[Row], int], Packed]
+Packing = Callable[[Sequence[Tree], int, int], Packed]
+Seeing = Callable[[Sequence[Encoded]], Sequence[Tensor | None]]  # a Vision, or VLM.features
 
 CHUNK = 1024  # tokens per call of the head (chosen): 0.6 GB of fp32 logits at Qwen's vocabulary
 
 
-def score_rows(
-    vlm: VLM, rows: Sequence[Row], packing: Packing = pack, *, precision: str = "fp32"
+def score_trees(
+    vlm: VLM,
+    trees: Sequence[Tree],
+    packing: Packing = pack,
+    *,
+    vision: Seeing | None = None,
+    precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
-    """`score` of prompts and their completions, the vision tower run once per row."""
-    features = vlm.features([prompt for prompt, _ in rows])
-    if packing is not pack:  # the reference path repeats a prompt for each completion
-        features = [f for f, (_, cs) in zip(features, rows, strict=True) for _ in cs]
-    packed = packing(rows, vlm.processor.tokenizer.pad_token_id)
-    return score(vlm, packed, features, precision=precision)
+    """`score` of prompts and their completions; vision: where the clips' features come from."""
+    packed = packed_for(vlm, trees, packing)
+    return score(vlm, packed, (vision or vlm.features)(packed.prompts), precision=precision)
+
+
+def packed_for(vlm: VLM, trees: Sequence[Tree], packing: Packing = pack) -> Packed:
+    """The trees in rows, of whole blocks where the model's attention works in blocks."""
+    multiple = attention.BLOCK if vlm.kernel == "flex" else 1
+    return packing(trees, vlm.processor.tokenizer.pad_token_id, multiple)
 
 
 def score(
@@ -38,22 +49,34 @@ def score(
     packed: Packed,
     features: Sequence[Tensor | None],
     *,
+    attend: Any = None,
     chunk: int = CHUNK,
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """(N, C) log-probabilities, with gradient if enabled, and (N, C) entropies without, as fp32.
 
-    features: one entry per row, None for a row without vision. Zeros where not valid.
+    features: one entry per row, None for a row without vision. attend: another mask than the
+    tree's own. Zeros where not valid.
     """
     seen = [f for f in features if f is not None]
     device = vlm.device
-    embeds = vlm.embed(packed.ids.to(device), torch.cat(seen) if seen else None)
-    hidden = vlm.hidden(embeds, packed.positions.to(device), packed.attend.to(device))
+    if attend is None:
+        visible = attention.blocks if vlm.kernel == "flex" else attention.dense
+        attend = visible(packed.tail.to(device), packed.branch.to(device))
+    hidden = vlm.run(
+        packed.ids.to(device),
+        torch.cat(seen) if seen else None,
+        packed.positions.to(device),
+        attend,
+    )
     valid = packed.valid.to(device)
     states = hidden.flatten(0, 1)[packed.source.to(device)[valid]]
     targets = packed.targets.to(device)[valid]
+    weight = vlm.net.lm_head.weight
+    if precision == "model" and vlm.compute is not None:
+        weight, states = weight.to(vlm.compute), states.to(vlm.compute)
     parts = [
-        _head(vlm.model.lm_head.weight, states[i : i + chunk], targets[i : i + chunk], precision)
+        _head(weight, states[i : i + chunk], targets[i : i + chunk], precision)
         for i in range(0, len(states), chunk)
     ]
     logp, entropy = (torch.cat(column) for column in zip(*parts, strict=True))

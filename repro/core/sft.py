@@ -17,22 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from evals.errors import BadInput
 from evals.vlm import VLM
 from repro.core import checkpoint
 from repro.core.demonstrations import Draws, Example, Examples
+from repro.core.durable import DurableTrainer
 from repro.core.health import MetricsLog, refuse_nan
-from repro.core.packing import Packed, pack
+from repro.core.packing import Packed, pack, tree
 from repro.core.scoring import score
 from repro.recipe import SFT
 
 FLOOR = 0.1  # where `cosine_with_min_lr` ends, as a share of the rate (chosen)
 
 
-class SFTTrainer(Trainer):
+class SFTTrainer(DurableTrainer):
     """One phase of supervised fine-tuning; every weight that requires a gradient trains.
 
     first: steps of the phases before this one. stop: asked after every step of the phase, ends it
@@ -108,9 +108,6 @@ class SFTTrainer(Trainer):
             )
         return self.lr_scheduler
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One row of metrics.jsonl per optimizer step."""
         if "loss" not in logs:  # Trainer's closing summary
@@ -133,33 +130,6 @@ class SFTTrainer(Trainer):
             resume = None
         return super().train(resume_from_checkpoint=str(resume) if resume else None)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = self.out / f"checkpoint-{self.first + self.state.global_step}"
-        checkpoint.write_aside(folder, self._fill)
-        for old in self.out.glob("checkpoint-*"):
-            if old != folder:
-                checkpoint.discard(old)
-
-    def _fill(self, folder: Path) -> None:
-        self.save_policy(folder)
-        checkpoint.save_optimizer(self.optimizer, self.lr_scheduler, folder)
-        self.state.save_to_json(str(folder / "trainer_state.json"))
-
-    def save_policy(self, folder: Path) -> None:
-        """Model and processor, loadable by plain transformers."""
-        self.vlm.model.save_pretrained(folder)
-        self.vlm.processor.save_pretrained(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.load_weights(self.vlm.model, Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
-            checkpoint.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint_folder))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing to load: every draw is seeded."""
-
 
 class _Stop(TrainerCallback):
     """Asked before a step is saved, so that a resumed run asks again what was not answered."""
@@ -176,7 +146,7 @@ class _Stop(TrainerCallback):
 def loss(vlm: VLM, examples: Sequence[Example], *, completion_only: bool = True) -> Tensor:
     """Mean negative log-probability of the counted tokens of a batch, with gradient."""
     packed = pack(
-        [(e.prompt, [e.completion]) for e in examples], vlm.processor.tokenizer.pad_token_id
+        [tree(e.prompt, [e.completion]) for e in examples], vlm.processor.tokenizer.pad_token_id
     )
     if not completion_only:
         packed = _counting_prompts(vlm, packed, examples)

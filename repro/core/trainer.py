@@ -1,10 +1,13 @@
-"""GroupTrainer: one optimizer step on groups of rollouts, on transformers.Trainer.
+"""GroupTrainer: optimizer steps on groups of rollouts, on transformers.Trainer.
 
-    records(step) -> Prompt -> Group of G rollouts -> [repair] -> rewards
+    records(batch) -> Prompt -> clip encoded once -> Group of G rollouts -> [repair] -> rewards
     -> policy forward -> [counterfactual passes] -> token weights -> advantages -> loss -> metrics
 
-Trainer brings devices, DeepSpeed, schedules and callbacks; sampling, scoring, loss and checkpoints
-are ours. Every random draw comes from (seed, step, slot): resuming needs no generator state.
+Trainer brings devices, DDP, DeepSpeed, schedules and callbacks; sampling, scoring, loss and
+checkpoints are ours. A batch of rollouts serves `num_iterations` steps: what the first of them
+measured (old and reference log-probabilities, token weights, advantages) serves the others too.
+Every random draw comes from (seed, batch, place): resuming needs no generator state, and the number
+of processes changes no draw. A group never crosses a rank.
 """
 
 from __future__ import annotations
@@ -12,40 +15,53 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from evals.errors import BadInput
-from evals.seeds import derive
 from evals.types import Decoding
 from evals.vlm import VLM
-from repro.core import checkpoint
+from repro.core import lora, ranks
 from repro.core.advantages import advantages
+from repro.core.collect import Collected, Collector, is_flat, total
 from repro.core.data import Prompts, Records
+from repro.core.durable import DurableTrainer
 from repro.core.health import MetricsLog, alarms, refuse_nan
-from repro.core.losses import LossConfig, LossTerms, group_loss
+from repro.core.losses import LossConfig, LossTerms, entropy_mask, group_loss
 from repro.core.method import Method, Rewards
-from repro.core.packing import pack, plain, rows_of
+from repro.core.packing import Tree, pack, plain, trees_of
 from repro.core.passes import token_scores
+from repro.core.policy import Policy
 from repro.core.rollout import Sampler
-from repro.core.scoring import score_rows
+from repro.core.scoring import packed_for, score_trees
+from repro.core.stages import Stage
 from repro.core.tokenview import view
-from repro.core.types import Group, TokenScores
+from repro.core.types import Group, Prompt, TokenScores
+from repro.core.vision import Vision
 from repro.recipe import Switches
 from repro.recipe import Trainer as Settings
 
+BY_TOKENS = ("bnpo", "dapo", "cispo")  # losses divided by the batch's tokens, not a completion's
+#: How a metric of several parts of a step becomes one; the mean, where nothing else is said.
+COMBINED: dict[str, Callable[[Sequence[float]], float]] = {
+    "tokens": sum, "patches": sum, "resampled": sum, "mismatch": max
+}  # fmt: skip
+
 
 class Slots(Dataset[int]):
-    """Item i is slot i: which prompt of which step. What it holds is decided by the method."""
+    """Items without content, as many as a run asks for: what they hold is decided by the method."""
 
-    def __init__(self, steps: int, per_step: int):
-        self.length = steps * per_step
+    def __init__(self, length: int):
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
@@ -54,7 +70,26 @@ class Slots(Dataset[int]):
         return index
 
 
-class GroupTrainer(Trainer):
+@dataclass(frozen=True)
+class Scored:
+    """A part of a batch as its first step measured it; N completions in all, C the longest.
+
+    logp: (N, C) of the policy that sampled, without gradient; reference: (N, C) or None.
+    parts, rewards, gains, weights, scores: one entry per group.
+    """
+
+    groups: list[Group]
+    parts: list[Rewards]
+    rewards: list[Tensor]
+    gains: list[Tensor]
+    weights: list[Tensor]
+    scores: list[TokenScores]
+    logp: Tensor
+    reference: Tensor | None
+    again: int
+
+
+class GroupTrainer(DurableTrainer):
     """Trains a VLM with a Method.
 
     pool: records to draw from. prompts: builds model inputs. out: the run's folder.
@@ -76,187 +111,329 @@ class GroupTrainer(Trainer):
         packed: bool = True,
         on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     ):
-        if settings.num_iterations != 1:
-            raise BadInput(
-                f"num_iterations is {settings.num_iterations}, but a batch of rollouts is used for "
-                "one update; set it to 1"
-            )
         self.vlm, self.method, self.settings, self.switches = vlm, method, settings, switches
-        self.pool, self.prompts, self.out, self.seed = pool, prompts, out, seed
+        self.prompts, self.out, self.seed = prompts, out, seed
         self.pack, self.on_step = (pack if packed else plain), on_step
+        self.collector = Collector(method, pool, prompts, settings, seed)
+        self.stage = Stage()
         self.metrics: dict[str, Any] = {}
         self.metrics_log: MetricsLog
-        args = TrainingArguments(
-            output_dir=str(out),
-            per_device_train_batch_size=settings.prompts_per_step,
-            max_steps=settings.max_steps,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.lr_scheduler_type,
-            warmup_steps=settings.warmup_steps,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            bf16=settings.bf16,
-            save_steps=settings.save_steps,
+        args = self._arguments()
+        check(settings, switches, args.world_size)
+        self.share = settings.prompts_per_step // args.world_size  # of a batch's prompts
+        self.part = self.share // settings.gradient_accumulation_steps
+        self._parts: list[Scored] = []  # of the batch under way, one per accumulated part
+        self._measured: list[dict[str, float]] = []  # of the step under way, likewise
+        self._at = (-1, 0)  # step and part
+        slots = Slots(settings.max_steps * settings.prompts_per_step)
+        collate = lambda items: {"slots": torch.tensor(items)}  # noqa: E731
+        super().__init__(Policy(vlm), args, data_collator=collate, train_dataset=slots)
+        self.frozen_tower = not any(p.requires_grad for p in vlm.visual.parameters())
+        self._vision = Vision(vlm, keep=64) if self.frozen_tower else None
+        self.reference = self._make_reference()  # now that the model is placed
+
+    def _arguments(self) -> TrainingArguments:
+        s = self.settings
+        return TrainingArguments(
+            output_dir=str(self.out),
+            per_device_train_batch_size=1,
+            max_steps=s.max_steps,
+            learning_rate=s.learning_rate,
+            lr_scheduler_type=s.lr_scheduler_type,
+            warmup_steps=s.warmup_steps,
+            weight_decay=s.weight_decay,
+            max_grad_norm=s.max_grad_norm,
+            gradient_accumulation_steps=s.gradient_accumulation_steps,
+            gradient_checkpointing=s.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            save_steps=s.save_steps,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            seed=seed,
+            seed=self.seed,
             report_to=[],
             disable_tqdm=True,
             remove_unused_columns=False,
+            ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,
             use_cpu=not torch.cuda.is_available(),
         )
-        if args.world_size > 1:
-            raise BadInput("training runs in one process; start it without torchrun or accelerate")
-        slots = Slots(settings.max_steps, settings.prompts_per_step)
-        collate = lambda items: {"slots": torch.tensor(items)}  # noqa: E731
-        super().__init__(vlm.model, args, data_collator=collate, train_dataset=slots)
-        self.reference = _frozen(vlm) if settings.beta else None  # now that the model is placed
+
+    def _make_reference(self) -> VLM | None:
+        """The frozen start: a copy, or the model itself where adapters can be switched off."""
+        if not self.settings.beta:
+            return None
+        if lora.is_adapted(self.vlm.model):
+            return self.vlm
+        model = copy.deepcopy(self.vlm.model).eval()
+        model.requires_grad_(False)
+        return self.vlm.around(model)
 
     # --- the step ------------------------------------------------------------------------------
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Sample, score and return the loss of one step; leaves its metrics in `self.metrics`."""
-        step = self.state.global_step
-        self._began, tokens = time.perf_counter(), self._tokens()
-        groups, parts = self._collect(step, inputs["slots"].tolist())
-        rows = [row for group in groups for row in rows_of(group)]
-        precision = self.switches.precision
-        logp, entropy = score_rows(self.vlm, rows, self.pack, precision=precision)
-        reference = None
-        with torch.no_grad():
-            scores = token_scores(
-                self.vlm, groups, logp.detach(), entropy, self.method.needs, self.switches,
-                self.pack,
-            )  # fmt: skip
-            if self.reference is not None:
-                reference, _ = score_rows(self.reference, rows, self.pack, precision=precision)
-        weights = [self.method.token_weights(g, s) for g, s in zip(groups, scores, strict=True)]
-        parts = [
-            self.method.adjust(g, p, w) for g, p, w in zip(groups, parts, weights, strict=True)
-        ]
-        rewards = [torch.stack(list(p.values())).sum(0) for p in parts]
-        gains = advantages(rewards, scale=self.settings.scale_rewards)
-        loss, kl = self._loss(logp, reference, gains, weights, scores)
-        refuse_nan(loss.item(), step + 1)
-        self.metrics = {
-            **_reward_metrics(groups, parts, rewards),
-            **_token_metrics(scores, weights),
-            "kl": kl,
-            "mismatch": mismatch(groups, logp),
-            "tokens": self._tokens() - tokens,
-        }
-        if step + 1 == self.settings.max_steps:
-            self._write_view(groups, rewards, gains, scores, weights)
+        """The loss of one part of a step, with gradient; its metrics join those of the step."""
+        step, part = self._next()
+        began = self._spent()
+        vision = self._vision or Vision(self.vlm)
+        first = step % self.settings.num_iterations == 0
+        if first:
+            scored, logp = self._fresh(model, vision, step // self.settings.num_iterations, part)
+            self._parts = [*self._parts[:part], scored]
+        else:
+            scored = self._parts[part]
+            logp, _ = self._score(model, self._trees(scored.groups), vision)
+        self.stage("loss")
+        loss, measured = self._loss(scored, logp, old=self.settings.num_iterations > 1)
+        refuse_nan(ranks.total(loss.item(), loss.device), step + 1)
+        spent = {name: now - began[name] for name, now in self._spent().items()}
+        self._measured.append({**_metrics(scored), **measured, **spent})
+        self.metrics = _combined(self._measured)
+        if step + 1 == self.settings.max_steps and part == 0 and ranks.rank() == 0:
+            self._write_view(scored)
+        self.stage("backward")
         return loss
 
-    def _collect(self, step: int, slots: Sequence[int]) -> tuple[list[Group], list[Rewards]]:
-        """This process's groups of a step; their draws depend on the step and the slot alone."""
-        sampler, records = Sampler(self.vlm, self._decoding()), self.method.records(step, self.pool)
-        places = [slot % self.settings.prompts_per_step for slot in slots]
-        prompts = [self.prompts.build(records[place]) for place in places]
-        seeds = [derive(self.seed, step, place) for place in places]
-        groups = sampler.groups(prompts, self.settings.num_generations, seeds)
-        groups = [g.with_auxiliary(self.method.auxiliary(g, sampler)) for g in groups]
-        groups = [self.method.repair(g, sampler) for g in groups]
-        return groups, [self.method.rewards(g) for g in groups]
+    def _next(self) -> tuple[int, int]:
+        """Step and part of the call under way."""
+        step = self.state.global_step
+        part = self._at[1] + 1 if self._at[0] == step else 0
+        if part == 0:
+            self._began, self._measured = time.perf_counter(), []
+        self._at = (step, part)
+        return self._at
 
-    def _tokens(self) -> int:
-        """Language-model tokens forwarded so far, the reference model's included."""
-        return self.vlm.tokens + (self.reference.tokens if self.reference else 0)
+    def _places(self, part: int) -> range:
+        """Places of a batch that this process works on in this part."""
+        first = ranks.rank() * self.share + part * self.part
+        return range(first, first + self.part)
 
-    def _decoding(self) -> Decoding:
-        s = self.settings
-        return Decoding(s.temperature, s.top_p, s.top_k, s.max_completion_length)
-
-    def _loss(
-        self,
-        logp: Tensor,
-        reference: Tensor | None,
-        gains: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        scores: Sequence[TokenScores],
-    ) -> tuple[Tensor, float]:
-        """The batch's loss, and the KL over all valid tokens, comparable between arms."""
-        s, w = self.settings, self.switches
-        config = LossConfig(
-            beta=s.beta, epsilon=s.epsilon, loss_type=s.loss_type, kl_on=w.kl_on,
-            normaliser=w.normaliser, max_completion_length=s.max_completion_length,
+    def _fresh(self, model: Any, vision: Vision, batch: int, part: int) -> tuple[Scored, Tensor]:
+        """A part's groups, sampled, scored and weighed, and the policy's (N, C) logp."""
+        self.stage("sampling")
+        with self._sampling():
+            sampler = self._sampler(vision)
+            drawn = self.collector.collect(sampler, batch, self._places(part), self._see(vision))
+        groups, trees = drawn.groups, self._trees(drawn.groups)
+        logp, entropy = self._score(model, trees, vision)
+        self.stage("reference pass")
+        reference = self._refer(trees, vision)
+        self.stage("counterfactual passes")
+        skip = self._skipped(drawn)
+        scores = token_scores(
+            self.vlm, groups, logp.detach(), entropy, self.method.needs, self.switches, self.pack,
+            vision=vision, skip=skip,
         )  # fmt: skip
-        by_tokens = s.loss_type in ("bnpo", "dapo", "cispo")
-        counted = [sc.valid if w.normaliser == "valid" else wt > 0
-                   for sc, wt in zip(scores, weights, strict=True)]  # fmt: skip
-        total = float(sum(int(c.sum()) for c in counted)) if by_tokens else None
+        weights = [s.valid.float() if known else self.method.token_weights(g, s)
+                   for g, s, known in zip(groups, scores, skip, strict=True)]  # fmt: skip
+        parts = [
+            self.method.adjust(g, p, w)
+            for g, p, w in zip(groups, drawn.parts, weights, strict=True)
+        ]
+        rewards = [total(p) for p in parts]
+        gains = self._advantages(rewards)
+        scored = Scored(
+            groups, parts, rewards, gains, weights, scores, logp.detach(), reference, drawn.again
+        )
+        return scored, logp
+
+    def _sampler(self, vision: Vision) -> Sampler:
+        s = self.settings
+        decoding = Decoding(s.temperature, s.top_p, s.top_k, s.max_completion_length)
+        return Sampler(self.vlm, decoding, vision)
+
+    def _sampling(self) -> Any:
+        """Around sampling, for engines and weights that have to be got ready."""
+        return nullcontext()
+
+    def _see(self, vision: Vision) -> Callable[[Sequence[Prompt]], None]:
+        """Encodes clips before they are sampled from, with the gradient that the loss will need."""
+
+        def see(prompts: Sequence[Prompt]) -> None:
+            vision([p.encoded for p in prompts])
+
+        return see
+
+    def _trees(self, groups: Sequence[Group]) -> list[Tree]:
+        return [tree for group in groups for tree in trees_of(group, self.vlm.is_pad)]
+
+    def _score(self, model: Any, trees: Sequence[Tree], vision: Vision) -> tuple[Tensor, Tensor]:
+        """The policy pass, through whatever Trainer has wrapped the policy in."""
+        self.stage("policy pass")
+        packed = packed_for(self.vlm, trees, self.pack)
+        features = vision(packed.prompts)
+        blank = ranks.world() > 1
+        out: tuple[Tensor, Tensor] = model(packed, features, self.switches.precision, blank)
+        return out
+
+    @torch.no_grad()
+    def _refer(self, trees: Sequence[Tree], vision: Vision) -> Tensor | None:
+        if self.reference is None:
+            return None
+        own = lora.is_adapted(self.vlm.model)
+        with self.vlm.model.disable_adapter() if own else nullcontext():
+            logp, _ = score_trees(
+                self.reference, trees, self.pack, precision=self.switches.precision,
+                vision=vision.look if self.frozen_tower else None,
+            )  # fmt: skip
+        return logp
+
+    def _skipped(self, drawn: Collected) -> list[bool]:
+        """Groups that need no counterfactual pass. Their rewards are known before any token is
+        weighed: `check` refuses a bonus that counts selected tokens."""
+        if self.switches.flat_groups == "score":
+            return [False] * len(drawn.groups)
+        adjust = self.method.adjust
+        weights = (torch.ones(len(g.rollouts), 1) for g in drawn.groups)
+        return [is_flat(adjust(g, p, w))
+                for g, p, w in zip(drawn.groups, drawn.parts, weights, strict=True)]  # fmt: skip
+
+    def _advantages(self, rewards: list[Tensor]) -> list[Tensor]:
+        if self.settings.scale_rewards != "batch" or ranks.world() == 1:
+            return advantages(rewards, scale=self.settings.scale_rewards)
+        # Every rank has as many groups, of as many rollouts.
+        everyones = ranks.stack(torch.stack(rewards).to(self.vlm.device)).cpu()
+        gains = advantages(list(everyones), scale="batch")
+        first = ranks.rank() * len(rewards)
+        return gains[first : first + len(rewards)]
+
+    def _loss(self, scored: Scored, logp: Tensor, old: bool) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a part, and what was measured on the way: kl over all valid tokens, comparable
+        between arms; clip_share; mismatch of sampler and scorer."""
+        config, total_tokens = self._loss_config(), self._total_tokens(scored)
+        keep = entropy_mask(
+            [s.entropy for s in scored.scores], [s.valid for s in scored.scores],
+            self.settings.top_entropy_quantile, ranks.gather,
+        )  # fmt: skip
         terms: list[LossTerms] = []
         at = 0
-        for gain, weight, score_ in zip(gains, weights, scores, strict=True):
-            part = slice(at, at + len(gain))
-            at = part.stop
+        for gain, weight, scores, kept in zip(
+            scored.gains, scored.weights, scored.scores, keep, strict=True
+        ):
+            rows = slice(at, at + len(gain))
+            at = rows.stop
             terms.append(
                 group_loss(
-                    logp[part], gain.to(logp), weight, score_.valid, config,
-                    ref_logp=None if reference is None else reference[part], total_tokens=total,
+                    logp[rows], gain.to(logp), (weight.to(kept) * kept), scores.valid, config,
+                    old_logp=scored.logp[rows] if old else None,
+                    ref_logp=None if scored.reference is None else scored.reference[rows],
+                    total_tokens=total_tokens,
                 )
             )  # fmt: skip
         losses = torch.stack([t.loss for t in terms])
         kls = [float(t.kl_valid) for t in terms if t.kl_valid is not None]
-        return losses.sum() if by_tokens else losses.mean(), sum(kls) / max(1, len(kls))
+        measured = {
+            "kl": sum(kls) / max(1, len(kls)),
+            "clip_share": sum(float(t.clip_share) for t in terms) / len(terms),
+            "mismatch": mismatch(scored.groups, scored.logp),
+        }
+        # Trainer takes the mean over ranks; a loss over the batch's tokens is their sum.
+        loss = losses.sum() * ranks.world() if total_tokens is not None else losses.mean()
+        return loss, measured
 
-    def _write_view(self, groups: Any, rewards: Any, gains: Any, scores: Any, weights: Any) -> None:
-        shown = view(self.vlm, self.method, groups, rewards, gains, scores, weights)
+    def _loss_config(self) -> LossConfig:
+        s, w = self.settings, self.switches
+        return LossConfig(
+            beta=s.beta, epsilon=s.epsilon, epsilon_high=s.epsilon_high, loss_type=s.loss_type,
+            importance_sampling_level=s.importance_sampling_level, kl_on=w.kl_on,
+            normaliser=w.normaliser, max_completion_length=s.max_completion_length,
+        )  # fmt: skip
+
+    def _total_tokens(self, scored: Scored) -> float | None:
+        """What a loss over the batch's tokens is divided by, over all ranks."""
+        if self.settings.loss_type not in BY_TOKENS:
+            return None
+        valid = self.switches.normaliser == "valid"
+        counted = [s.valid if valid else w > 0
+                   for s, w in zip(scored.scores, scored.weights, strict=True)]  # fmt: skip
+        return ranks.total(float(sum(int(c.sum()) for c in counted)), self.vlm.device)
+
+    def _spent(self) -> dict[str, float]:
+        """Language-model tokens and patches forwarded so far, the reference model's included."""
+        models = {id(v): v for v in (self.vlm, self.reference) if v is not None}.values()
+        return {
+            "tokens": sum(v.tokens for v in models), "patches": sum(v.patches for v in models)
+        }  # fmt: skip
+
+    def _write_view(self, scored: Scored) -> None:
+        shown = view(
+            self.vlm, self.method, scored.groups, scored.rewards, scored.gains, scored.scores,
+            scored.weights,
+        )  # fmt: skip
         (self.out / "tokens.json").write_text(json.dumps(shown))
 
     # --- what transformers.Trainer asks --------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.stage("optimizer step")
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """One row of metrics.jsonl per optimizer step."""
+        """One row of metrics.jsonl per optimizer step, over all its parts and ranks."""
         if "loss" not in logs:  # Trainer's closing summary
             return
         step, seconds = self.state.global_step, time.perf_counter() - self._began
         if "grad_norm" in logs:  # absent when max_grad_norm is 0
             refuse_nan(logs["grad_norm"], step, "gradient norm")  # before the step is saved
-        row = {"step": step, **self.metrics, "seconds": seconds, **logs}
-        row["alarms"] = alarms(row)
-        self.metrics_log.write(row)
-        self.on_step(row)
+        measured = _combined([m for each in ranks.gather(self._measured) for m in each])
+        row = {"step": step, **measured, "seconds": seconds, **logs}
+        row["alarms"] = alarms(row, exact=not self.settings.bf16)
+        self.metrics = row
+        if ranks.rank() == 0:
+            self.metrics_log.write(row)
+            self.on_step(row)
 
     def train(self, resume: Path | None = None) -> Any:  # type: ignore[override]
-        """Train to max_steps; `resume` continues a checkpoint to the same weights."""
+        """Train to max_steps; `resume` continues a checkpoint to the same weights.
+
+        Raises EnvironmentFault, naming the stage and what to turn, when memory runs out.
+        """
         done = int(resume.name.rsplit("-", 1)[1]) if resume else 0
-        self.metrics_log = MetricsLog(self.out / "metrics.jsonl", upto=done)
-        return super().train(resume_from_checkpoint=str(resume) if resume else None)
+        if ranks.rank() == 0:
+            self.metrics_log = MetricsLog(self.out / "metrics.jsonl", upto=done)
+        with self.stage.named():
+            return super().train(resume_from_checkpoint=str(resume) if resume else None)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = self.out / f"checkpoint-{self.state.global_step}"
-        checkpoint.write_aside(folder, self._fill)
-        for old in self.out.glob("checkpoint-*"):
-            if old != folder:
-                checkpoint.discard(old)
+    @property
+    def between_batches(self) -> bool:
+        """Whether no rollouts are held for a further step: only then can a run be resumed."""
+        return self.state.global_step % self.settings.num_iterations == 0
 
-    def _fill(self, folder: Path) -> None:
-        self.save_policy(folder)
-        checkpoint.save_optimizer(self.optimizer, self.lr_scheduler, folder)
-        self.state.save_to_json(str(folder / "trainer_state.json"))
 
-    def save_policy(self, folder: Path) -> None:
-        """Model and processor, loadable by plain transformers."""
-        self.vlm.model.save_pretrained(folder)
-        self.vlm.processor.save_pretrained(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.load_weights(self.vlm.model, Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
-            checkpoint.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint_folder))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing to load: every draw is seeded by its step."""
+def check(settings: Settings, switches: Switches, world: int) -> None:
+    """Raises BadInput for settings that could not be obeyed together."""
+    s = settings
+    parts = world * s.gradient_accumulation_steps
+    if s.prompts_per_step % parts:
+        raise BadInput(
+            f"prompts_per_step is {s.prompts_per_step}, which {world} processes x "
+            f"gradient_accumulation_steps {s.gradient_accumulation_steps} do not divide"
+        )
+    if s.save_steps % s.num_iterations or s.max_steps % s.num_iterations:
+        raise BadInput(
+            f"save_steps {s.save_steps} and max_steps {s.max_steps} must be multiples of "
+            f"num_iterations {s.num_iterations}: between them rollouts are held that no "
+            "checkpoint has"
+        )
+    if s.loss_type in BY_TOKENS and s.gradient_accumulation_steps > 1:
+        raise BadInput(
+            f"loss_type {s.loss_type} is divided by the tokens of the whole batch, which are not "
+            "known part by part; set gradient_accumulation_steps: 1"
+        )
+    if s.scale_rewards == "batch" and s.gradient_accumulation_steps > 1:
+        raise BadInput("scale_rewards: batch needs gradient_accumulation_steps: 1")
+    if s.top_entropy_quantile < 1 and (switches.kl_on, switches.normaliser) != ("valid", "valid"):
+        raise BadInput(
+            "top_entropy_quantile acts on the policy term alone; set kl_on: valid and "
+            "normaliser: valid"
+        )
+    if switches.flat_groups == "skip" and switches.length_bonus.length == "selected":
+        raise BadInput(
+            "flat_groups: skip needs rewards that are known before tokens are selected; set "
+            "length_bonus.length: valid"
+        )
 
 
 def mismatch(groups: Sequence[Group], logp: Tensor) -> float:
@@ -270,31 +447,28 @@ def mismatch(groups: Sequence[Group], logp: Tensor) -> float:
     return worst
 
 
-def _frozen(vlm: VLM) -> VLM:
-    model = copy.deepcopy(vlm.model).eval()
-    model.requires_grad_(False)
-    return VLM(model, vlm.processor)
-
-
-def _reward_metrics(
-    groups: Sequence[Group], parts: Sequence[Rewards], rewards: Sequence[Tensor]
-) -> dict[str, float]:
-    rollouts = [r for g in groups for r in g.rollouts]
-    names = sorted({name for p in parts for name in p})
-    means = {n: torch.cat([p[n] for p in parts if n in p]).mean() for n in names}
-    flat = [float(r.std()) < 1e-6 for r in rewards]
+def _metrics(scored: Scored) -> dict[str, float]:
+    rollouts = [r for g in scored.groups for r in g.rollouts]
+    names = sorted({name for p in scored.parts for name in p})
+    means = {n: torch.cat([p[n] for p in scored.parts if n in p]).mean() for n in names}
+    valid = sum(int(s.valid.sum()) for s in scored.scores)
     return {
-        "reward": float(torch.cat(list(rewards)).mean()),
+        "reward": float(torch.cat(scored.rewards).mean()),
         **{name: float(value) for name, value in means.items()},
         "length": sum(len(r.ids) for r in rollouts) / len(rollouts),
         "truncated": sum(not r.finished for r in rollouts) / len(rollouts),
-        "zero_std": sum(flat) / len(flat),
+        "zero_std": sum(map(is_flat, scored.parts)) / len(scored.parts),
+        "entropy": sum(float(s.entropy.sum()) for s in scored.scores) / valid,
+        "kept": sum(int((w > 0).sum()) for w in scored.weights) / valid,
+        "resampled": float(scored.again),
     }
 
 
-def _token_metrics(scores: Sequence[TokenScores], weights: Sequence[Tensor]) -> dict[str, float]:
-    valid = sum(int(s.valid.sum()) for s in scores)
-    return {
-        "entropy": sum(float(s.entropy.sum()) for s in scores) / valid,
-        "kept": sum(int((w > 0).sum()) for w in weights) / valid,
-    }
+def _combined(measured: Sequence[dict[str, float]]) -> dict[str, float]:
+    """One value per metric, from those of the parts that have it."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for part in measured:
+        for name, value in part.items():
+            found[name].append(value)
+    mean: Callable[[Sequence[float]], float] = lambda values: sum(values) / len(values)  # noqa: E731
+    return {name: COMBINED.get(name, mean)(values) for name, values in found.items()}

@@ -165,7 +165,7 @@ class Ours(Step):
 
     def backward(self) -> Tensor:
         self.trainer.prompts = Prompts(self.vlm, self.scene.protocol)
-        loss = self.trainer.training_step(self.model, {"slots": torch.tensor([0])})
+        loss = self.trainer.training_step(self.trainer.model, {"slots": torch.tensor([0])})
         self.trainer.state.global_step += 1
         return loss
 

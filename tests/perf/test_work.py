@@ -10,9 +10,9 @@ from repro.core import scoring
 from tests.perf.steps import Ours, Scene, prompt_of
 from tests.perf.work import work_of
 
-#: Passes through the vision tower: sampling, policy, reference, and KTR's shuffled pass; its
-#: vision-free pass encodes nothing.
-ENCODES = {"grpo": 3, "ktr": 4}
+#: Passes through the vision tower: the policy's, which sampling shares, the reference's, and that
+#: of KTR's shuffled frames; its vision-free pass encodes nothing.
+ENCODES = {"grpo": 2, "ktr": 3}
 PASSES = {"grpo": 3, "ktr": 5}
 
 

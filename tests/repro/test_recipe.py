@@ -18,7 +18,7 @@ from repro.recipe import Recipe, Trainer, papers
 from repro.strict import nearest
 
 KTR = papers()["ktr"]
-OURS = {"prompts_per_step"}  # the one field TRL does not have
+OURS = {"prompts_per_step", "max_prompt_length", "dynamic_sampling"}  # TRL does not have them
 
 
 Edit = Callable[..., Path]
@@ -90,7 +90,11 @@ def test_every_value_has_a_source() -> None:
 def test_trainer_fields_are_names_of_trl() -> None:
     """Read from the sources: importing TRL takes seconds."""
     known: set[str] = set()
-    for package, file in (("trl", "trainer/grpo_config.py"), ("transformers", "training_args.py")):
+    for package, file in (
+        ("trl", "trainer/grpo_config.py"),
+        ("trl", "trainer/model_config.py"),
+        ("transformers", "training_args.py"),
+    ):
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.origin is not None
         tree = ast.parse((Path(spec.origin).parent / file).read_text())

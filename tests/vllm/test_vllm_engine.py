@@ -26,9 +26,10 @@ from evals.types import Decoding, Protocol, Sample, VideoClip
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
 from repro.core.method import Method, Rewards
+from repro.core.packing import tree
 from repro.core.passes import shuffled_prompt
 from repro.core.rollout import Sampler
-from repro.core.scoring import score_rows
+from repro.core.scoring import score_trees
 from repro.core.trainer import GroupTrainer, mismatch
 from repro.core.types import Group, Prompt
 from repro.core.vllm_engine import VLLMSampler
@@ -95,9 +96,9 @@ def ask(vlm: VLM, clip: VideoClip | None, text: str = "How many shapes are there
 def differ(vlm: VLM, groups: Sequence[Group], prompt: Prompt | None = None) -> float:
     """Largest difference of a token's log-probability, engine against scorer; with `prompt`, the
     scorer is shown that one instead."""
-    rows = [((prompt or g.prompt).encoded, [r.ids for r in g.rollouts]) for g in groups]
+    trees = [tree((prompt or g.prompt).encoded, [r.ids for r in g.rollouts]) for g in groups]
     with torch.no_grad():
-        logp, _ = score_rows(vlm, rows)
+        logp, _ = score_trees(vlm, trees)
     return mismatch(groups, logp)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evals.benchmarks.jsonl import read
-from evals.types import Sample
+from evals.types import Protocol, Sample
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
 from repro.core.method import Method, Rewards
@@ -21,6 +21,7 @@ from repro.core.trainer import GroupTrainer
 from repro.core.types import Group, Prompt, Rollout
 from repro.ktr.method import METHODS
 from repro.recipe import Recipe
+from tests.tiny import tiny_qwen3_vl
 
 Change = dict[str, Any]
 
@@ -39,13 +40,17 @@ def records(films: Callable[..., Path]) -> list[Sample]:
 
 @pytest.fixture(scope="session")
 def loud(student: VLM) -> VLM:
-    """The student with weights three times larger, so that what it sees moves what it says."""
-    model = copy.deepcopy(student.model)
+    return louder(student)
+
+
+def louder(vlm: VLM) -> VLM:
+    """A copy with weights three times larger, so that what it sees moves what it says."""
+    model = copy.deepcopy(vlm.model)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(3)
-    return VLM(model, student.processor)
+    return vlm.around(model)
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,29 @@ def prompts(student: VLM, recipe: Recipe, records: list[Sample]) -> Prompts:
     return Prompts(student, recipe.training_protocol)
 
 
-@pytest.fixture(scope="session")
-def asked(prompts: Prompts, records: list[Sample]) -> Modalities:
+def modalities(prompts: Prompts, records: list[Sample]) -> Modalities:
+    """Prompts of every kind from the records."""
     videos = [r for r in records if r.modality == "video"]
     other = next(r for r in videos if r.media != videos[0].media)
     image = next(r for r in records if r.modality == "image")
     text = Sample("text", "How many shapes are there?", "numerical", "3", "text", None)
     return Modalities(*(prompts.build(r) for r in (videos[0], other, image, text)))
+
+
+@pytest.fixture(scope="session")
+def asked(prompts: Prompts, records: list[Sample]) -> Modalities:
+    return modalities(prompts, records)
+
+
+def sharp(protocol: Protocol) -> Protocol:
+    """The protocol for Qwen3-VL's larger patches: 64 x 64 pixels are 2 x 2 vision tokens."""
+    return replace(protocol, min_pixels=64 * 64, max_pixels=64 * 64)
+
+
+@pytest.fixture(scope="session")
+def other(student: VLM) -> VLM:
+    """A tiny Qwen3-VL with loud random weights and the student's tokenizer."""
+    return louder(tiny_qwen3_vl(student.processor.tokenizer))
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +138,8 @@ def trainer(
     def make(
         arm: str = "ktr", *, steps: int = 2, seed: int = 0, paid: bool = True,
         switches: Change | None = None, method: type[Method] | None = None, vlm: VLM = student,
-        packed: bool = True, pool: Sequence[Sample] = tuple(records), **settings: Any,
+        packed: bool = True, freeze: bool = False, lora: VLM | None = None,
+        pool: Sequence[Sample] = tuple(records), **settings: Any,
     ) -> GroupTrainer:  # fmt: skip
         nonlocal made
         made += 1
@@ -128,7 +150,9 @@ def trainer(
             "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 8,
             "max_steps": steps, "learning_rate": 1e-3,
         }  # fmt: skip
-        ours = VLM(copy.deepcopy(vlm.model), vlm.processor)
+        ours = lora or vlm.around(copy.deepcopy(vlm.model))
+        if lora is None:
+            ours.visual.requires_grad_(not freeze)
         kind = method or METHODS[chosen.method]
         kept = replace(chosen.switches, **(switches or {}))
         own = replace(chosen.trainer, **{**small, **settings})

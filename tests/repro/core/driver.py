@@ -28,7 +28,8 @@ import torch
 
 from repro import exits
 from repro.arm import train_arm
-from repro.core import method, trainer
+from repro.core import method
+from repro.core.collect import Collector
 from repro.recipe import Recipe
 
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
@@ -69,15 +70,15 @@ def pay_parity(rollouts: Any) -> torch.Tensor:
 
 
 def raise_signal(step: int, signum: int, times: int) -> None:
-    own = trainer.GroupTrainer._collect
+    own = Collector.collect
 
-    def collect(self: Any, at: int, sampler: Any) -> Any:
-        if at + 1 == step:
+    def collect(self: Any, sampler: Any, batch: int, *rest: Any) -> Any:
+        if batch + 1 == step:
             for _ in range(times):
                 signal.raise_signal(signum)
-        return own(self, at, sampler)
+        return own(self, sampler, batch, *rest)
 
-    trainer.GroupTrainer._collect = collect
+    Collector.collect = collect
 
 
 def train(request: Request) -> None:

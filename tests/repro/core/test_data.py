@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.errors import Undecodable
+from evals.errors import BadInput, Undecodable
 from evals.types import Sample
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
@@ -47,6 +47,7 @@ def test_prompts_are_built_once_and_clips_read_once(
     assert [prompts.build(r) for r in film] == built
     assert prompts.clips.decodes == 1
     assert all(p.clip is built[0].clip for p in built)
+    assert all(p.encoded.pixels is built[0].encoded.pixels for p in built)
     assert built[0].encoded.ids.tolist() != built[1].encoded.ids.tolist()
 
 
@@ -58,9 +59,23 @@ def test_training_stops_at_a_file_it_cannot_read(
         prompts.build(replace(records[0], media=tmp_path / "gone.mp4"))
 
 
+def test_a_prompt_that_is_too_long_is_refused_and_not_cut(
+    student: VLM, recipe: Recipe, records: list[Sample]
+) -> None:
+    size = len(Prompts(student, recipe.training_protocol).build(records[0]).encoded.ids)
+    view = recipe.training_protocol
+    assert len(Prompts(student, view, max_length=size).build(records[0]).encoded.ids) == size
+    with pytest.raises(
+        BadInput, match=f"has {size} tokens, more than max_prompt_length {size - 1}"
+    ):
+        Prompts(student, view, max_length=size - 1).build(records[0])
+
+
 def test_old_prompts_are_forgotten(student: VLM, recipe: Recipe) -> None:
-    prompts = Prompts(student, recipe.training_protocol, keep=2)
+    prompts = Prompts(student, recipe.training_protocol)
     first, second, third = _numbered(3)
+    size = prompts.build(first).encoded.ids.nbytes * 4  # three rows of positions
+    prompts = Prompts(student, recipe.training_protocol, keep=2 * size)
     kept = prompts.build(first), prompts.build(second)
     prompts.build(third)
     assert prompts.build(second) is kept[1]

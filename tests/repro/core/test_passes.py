@@ -15,9 +15,9 @@ from torch import Tensor
 
 from evals.vlm import VLM
 from repro.core import passes
-from repro.core.packing import pack, plain, rows_of
+from repro.core.packing import pack, plain, trees_of
 from repro.core.passes import permutation, shuffled_prompt, token_scores, vision_free
-from repro.core.scoring import score, score_rows
+from repro.core.scoring import score, score_trees
 from repro.core.types import Group, TokenScores
 from repro.recipe import Recipe, Switches
 
@@ -37,11 +37,10 @@ def scored(
     vlm: VLM, groups: Sequence[Group], switches: Switches, *, packing: Any = pack, **more: Any
 ) -> list[TokenScores]:
     """token_scores of groups under a policy pass with gradient, as a training step has it."""
-    rows = [row for group in groups for row in rows_of(group)]
-    logp, entropy = score_rows(vlm, rows, packing)
-    with torch.no_grad():
-        needs = more.get("needs", BOTH)
-        return token_scores(vlm, groups, logp.detach(), entropy, needs, switches, packing)
+    trees = [tree for group in groups for tree in trees_of(group, vlm.is_pad)]
+    logp, entropy = score_trees(vlm, trees, packing)
+    needs = more.get("needs", BOTH)
+    return token_scores(vlm, groups, logp.detach(), entropy, needs, switches, packing)
 
 
 # --- without vision ----------------------------------------------------------------------------
@@ -49,22 +48,20 @@ def scored(
 
 def _masked(vlm: VLM, group: Group, positions: str) -> Tensor:
     """The whole sequence, pads and features included, with the pads masked out of attention."""
-    rows = rows_of(group)
-    packed = pack(rows, 0)
+    packed = pack(trees_of(group, vlm.is_pad), 0)
     pads = vlm.is_pad(packed.ids)
     own = torch.eye(packed.ids.shape[1], dtype=torch.bool)
     attend = packed.attend & (~pads[:, None, None, :] | own)
     if positions == "collapsed":  # what is left is numbered 0, 1, 2, ... along every branch
-        stem = len(rows[0][0].ids)
+        stem = len(group.prompt.encoded.ids)
         dropped = int(pads.sum())
         end = stem - dropped
         at = (~pads[0]).long().cumsum(0) - 1
-        first = rows[0][0].next_position
+        first = group.prompt.encoded.next_position
         at[stem:] = packed.positions[0, 0, stem:] - first + end
         packed = replace(packed, positions=at.expand(3, 1, -1).contiguous())
     with torch.no_grad():
-        features = vlm.features([row for row, _ in rows])
-        return score(vlm, replace(packed, attend=attend), features)[0]
+        return score(vlm, packed, vlm.features(packed.prompts), attend=attend)[0]
 
 
 @pytest.mark.parametrize("positions", ["kept", "collapsed"])

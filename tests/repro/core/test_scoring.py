@@ -13,17 +13,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evals.errors import BlindForward
 from evals.vlm import VLM
-from repro.core.packing import Packed, pack, rows_of
-from repro.core.scoring import score, score_rows
+from repro.core.packing import Packed, pack, trees_of
+from repro.core.scoring import score, score_trees
 from repro.core.types import Group
 
 LENGTHS = [1, 6, 9, 4]
 
 
 @pytest.fixture(scope="module")
-def packed(asked: Any, group_of: Callable[..., Group]) -> Packed:
-    rows = rows_of(group_of(asked.video, LENGTHS)) + rows_of(group_of(asked.text, [5, 2]))
-    return pack(rows, 0)
+def packed(asked: Any, group_of: Callable[..., Group], student: VLM) -> Packed:
+    groups = group_of(asked.video, LENGTHS), group_of(asked.text, [5, 2])
+    return pack([tree for g in groups for tree in trees_of(g, student.is_pad)], 0)
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,11 @@ def test_precision_decides_what_bf16_rounds(
 ) -> None:
     """`fp32` computes logits and softmax in fp32, `model` leaves them in bf16 (ktr.md B8)."""
     half = VLM(copy.deepcopy(loud.model).bfloat16(), loud.processor)
-    rows = rows_of(group_of(asked.video, [9, 9, 9, 9]))
+    trees = trees_of(group_of(asked.video, [9, 9, 9, 9]), half.is_pad)
     rounded = {}
     with torch.no_grad():
         for precision in ("fp32", "model"):
-            logp, entropy = score_rows(half, rows, precision=precision)
+            logp, entropy = score_trees(half, trees, precision=precision)
             assert logp.dtype == entropy.dtype == torch.float32
             rounded[precision] = bool((logp == logp.bfloat16().float()).all())
     assert rounded == {"fp32": False, "model": True}

@@ -21,8 +21,9 @@ from evals.vlm import VLM
 from repro.core.health import Diverged
 from repro.core.method import Method
 from repro.core.rollout import Sampler
-from repro.core.trainer import GroupTrainer, mismatch
+from repro.core.trainer import GroupTrainer, Scored, mismatch
 from repro.core.types import Group, Prompt, Rollout, TokenScores
+from repro.core.vision import Vision
 from repro.ktr.method import KTR, RandomTokens
 from repro.recipe import LengthBonus, Ratios, Recipe
 
@@ -44,6 +45,12 @@ def gradients_of(trainer: GroupTrainer) -> tuple[float, dict[str, Tensor]]:
     loss.backward()
     named = trainer.vlm.model.named_parameters()
     return loss.item(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+def collect(trainer: GroupTrainer, batch: int, places: list[int]) -> list[Group]:
+    """The groups that a trainer draws at these places of a batch."""
+    sampler = trainer._sampler(Vision(trainer.vlm))
+    return trainer.collector.collect(sampler, batch, places).groups
 
 
 @pytest.fixture
@@ -103,7 +110,7 @@ def test_training_moves_the_vision_tower(trainer: Make, student: VLM) -> None:
 
 def test_no_vision_token_is_ever_sampled(trainer: Make) -> None:
     t = trainer("grpo", max_completion_length=30, num_generations=8, temperature=5.0)
-    groups, _ = t._collect(0, [0, 1])
+    groups = collect(t, 0, [0, 1])
     drawn = {i for g in groups for r in g.rollouts for i in r.ids}
     assert len(drawn) > 100 and not drawn & set(t.vlm.banned)
 
@@ -197,7 +204,8 @@ def test_the_first_step_has_no_kl_unless_the_reference_sees_another_video(
     assert t.metrics["kl"] == 0.0
     t = trainer("grpo", vlm=loud, pool=pool)
     features = t.reference.features
-    t.reference.features = lambda prompts: features(prompts)[::-1]
+    swapped = lambda prompts: features(prompts)[::-1]  # noqa: E731
+    t.reference.features = swapped
     gradients_of(t)
     assert t.metrics["kl"] > 1e-4
 
@@ -353,7 +361,7 @@ def test_each_method_trains_and_writes_its_metrics(trainer: Make, arm: str) -> N
         assert row["kept"] == 1 if arm in ("grpo", "t_grpo") else 0 < row["kept"] < 1
         assert row["alarms"] == ["truncated"]  # a random student does not end by itself
     passes = {"grpo": 3, "ktr": 5, "random": 5, "t_grpo": 3, "ktr_released": 5}[arm]
-    stems = sum(len(t.prompts.build(r).encoded.ids) for r in t.pool.draw(0))
+    stems = sum(len(t.prompts.build(r).encoded.ids) for r in t.collector.pool.draw(0))
     assert rows[0]["tokens"] > passes * stems * 0.5
     view = json.loads((t.out / "tokens.json").read_text())
     assert 1 <= len(view) <= 6
@@ -379,14 +387,37 @@ def test_language_model_tokens_are_counted_pass_by_pass(
     assert t.metrics["tokens"] == 4 * row - pads  # policy, reference, shuffled; and without vision
 
 
-def test_clips_are_decoded_once_and_encoded_once_per_pass(trainer: Make) -> None:
-    t = trainer("ktr", steps=1)
+@pytest.mark.parametrize(
+    ("shuffle", "freeze", "policy", "reference"),
+    [
+        ("frame", False, 2, 1),  # policy and sampling together, and the shuffled frames
+        ("group", False, 1, 1),  # the shuffled groups are the policy's features, permuted
+        ("group", True, 1, 0),  # a frozen tower is the reference's too
+    ],
+)
+def test_how_often_a_clip_is_encoded(
+    trainer: Make, shuffle: str, freeze: bool, policy: int, reference: int
+) -> None:
+    t = trainer("ktr", steps=2, switches={"shuffle": shuffle}, freeze=freeze)
     t.train()
-    clips = [t.prompts.build(r) for r in t.pool.draw(0)]
-    patches = sum(len(p.encoded.pixels) for p in clips)
-    assert t.prompts.clips.decodes == len({p.record.media for p in clips})
-    assert t.vlm.patches <= 3 * patches  # sampling, policy, shuffled; none for the masked pass
-    assert t.reference.patches == patches
+    steps = [[t.prompts.build(r) for r in t.collector.pool.draw(step)] for step in (0, 1)]
+    clips = [{p.record.media: len(p.encoded.pixels) for p in prompts} for prompts in steps]
+    assert t.prompts.clips.decodes == len(clips[0] | clips[1])
+    patches = sum(sum(c.values()) for c in clips)
+    if freeze:  # its weights never change: not even the second step encodes a clip again
+        patches = sum((clips[0] | clips[1]).values())
+    assert t.vlm.patches == policy * patches
+    assert t.reference.patches == reference * patches
+
+
+def test_the_gradient_of_shared_features_is_that_of_features_made_anew(
+    trainer: Make, loud: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, got = gradients_of(trainer("ktr", vlm=loud))
+    monkeypatch.setattr(GroupTrainer, "_see", lambda self, vision: lambda prompts: None)
+    again, wanted = gradients_of(trainer("ktr", vlm=loud))
+    assert loss == again and set(got) == set(wanted)
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
 # --- what stops a run --------------------------------------------------------------------------
@@ -415,10 +446,20 @@ def test_a_gradient_that_is_no_number_is_never_saved(trainer: Make) -> None:
 def test_a_setting_that_would_not_be_obeyed_is_refused(
     trainer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BadInput, match="num_iterations is 2"):
-        trainer("grpo", num_iterations=2)
-    monkeypatch.setattr(TrainingArguments, "world_size", 2)
-    with pytest.raises(BadInput, match="one process"):  # gradients would not be averaged
+    refused = {
+        "multiples of num_iterations 2": {"num_iterations": 2, "save_steps": 3},
+        "do not divide": {"prompts_per_step": 3, "gradient_accumulation_steps": 2},
+        "divided by the tokens": {"loss_type": "dapo", "gradient_accumulation_steps": 2},
+        "scale_rewards": {"scale_rewards": "batch", "gradient_accumulation_steps": 2},
+        "policy term alone": {"top_entropy_quantile": 0.2},
+    }
+    for words, settings in refused.items():
+        with pytest.raises(BadInput, match=words):
+            trainer("grpo", **settings)
+    with pytest.raises(BadInput, match="known before tokens are selected"):
+        trainer("ktr_released", switches={"flat_groups": "skip"})
+    monkeypatch.setattr(TrainingArguments, "world_size", 3)
+    with pytest.raises(BadInput, match="3 processes"):
         trainer("grpo")
 
 
@@ -434,13 +475,13 @@ def test_the_same_seed_gives_the_same_run_and_another_another(trainer: Make) -> 
 def test_a_group_s_draws_depend_on_seed_step_and_place_alone(trainer: Make) -> None:
     """So that the groups of a step may be spread over processes."""
     t = trainer("ktr", steps=9)
-    together, _ = t._collect(3, [6, 7])
-    alone, _ = t._collect(3, [7])
+    together = collect(t, 3, [0, 1])
+    alone = collect(t, 3, [1])
     assert [g.seed for g in alone] == [together[1].seed]
     assert [r.ids for r in alone[0].rollouts] == [r.ids for r in together[1].rollouts]
-    later, _ = t._collect(4, [9])
+    later = collect(t, 4, [1])
     assert len({together[0].seed, together[1].seed, later[0].seed}) == 3
-    assert trainer("ktr", steps=9, seed=1)._collect(3, [7])[0][0].seed != alone[0].seed
+    assert collect(trainer("ktr", steps=9, seed=1), 3, [1])[0].seed != alone[0].seed
 
 
 @pytest.mark.parametrize("normaliser", ["valid", "selected"])
@@ -456,7 +497,8 @@ def test_the_loss_of_a_batch_by_a_plain_formula(
     gains = torch.tensor([[1.0, -2.0, 0.5, 0.5], [-1.0, 3.0, -1.0, -1.0]])
     logp = torch.zeros(8, 8, requires_grad=True)
     scores = [TokenScores(v, logp[:4].detach(), logp[:4].detach()) for v in valid]
-    loss, kl = t._loss(logp, None, list(gains), list(weights), scores)
+    scored = Scored([], [], [], list(gains), list(weights), scores, logp.detach(), None, 0)
+    loss, measured = t._loss(scored, logp, old=False)
     kept = weights.sum(-1)
     counted = kept if normaliser == "selected" else lengths
     wanted = {
@@ -465,4 +507,4 @@ def test_the_loss_of_a_batch_by_a_plain_formula(
         "bnpo": (gains * kept).sum() / counted.sum(),
         "dapo": (gains * kept).sum() / counted.sum(),
     }[loss_type]
-    assert loss.item() == pytest.approx(-float(wanted)) and kl == 0
+    assert loss.item() == pytest.approx(-float(wanted)) and measured["kl"] == 0

@@ -1,0 +1,45 @@
+"""LoRA: low-rank adapters on every linear layer of the language model; everything else is frozen.
+
+The reference policy is the same model with its adapters switched off, so no copy is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evals.vlm import VLM
+
+#: Attention and MLP projections of the language model, not of the vision tower (chosen).
+TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+
+
+def adapted(vlm: VLM, r: int, alpha: int, seed: int) -> VLM:
+    """The VLM with fresh adapters of rank r and scale alpha / r; their draw depends on `seed`."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=TARGETS, task_type="CAUSAL_LM")
+    return vlm.around(get_peft_model(vlm.model, config))
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether the model carries adapters."""
+    return hasattr(model, "peft_config")
+
+
+def load_adapters(model: Any, folder: Path) -> None:
+    """Adapters of a checkpoint into a model that has the same ones, bit for bit."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    told = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
+        raise ValueError(f"{folder} does not fit the model's adapters: {told}")
+
+
+def merged(vlm: VLM) -> VLM:
+    """A plain model with the adapters added to its weights; the adapted one is used up."""
+    return vlm.around(vlm.model.merge_and_unload())
