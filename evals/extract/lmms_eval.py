@@ -1,5 +1,7 @@
 """Graders of lmms-eval 0.7.3, one per benchmark; without a benchmark, its shared extractor.
 
+All of them see the reply without its thinking, as the tool's pipeline does (`without_reasoning`).
+
 | benchmark                        | how a choice is read                                        |
 |----------------------------------|-------------------------------------------------------------|
 | (none), videommmu                | best candidate out of ten forms among the printed options   |
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from string import ascii_uppercase
 
 from evals.extract.answers import (
@@ -211,7 +214,28 @@ _SCI = (
     "### Final Answer:\n$$\\boxed", "the final answer is",
 )  # fmt: skip
 
-GRADERS: Mapping[str, Grader] = {
+
+def without_reasoning(reply: str) -> str:
+    """The reply without closed `<think>` blocks; thinking that is never closed stays. A closing
+    tag alone ends thinking that the chat template opened.
+    """
+    kept, place = "", 0
+    while (begin := reply.find("<think>", place)) >= 0:
+        end = reply.find("</think>", begin)
+        if end < 0:
+            break
+        kept, place = kept + reply[place:begin], end + len("</think>")
+    text = kept + reply[place:]
+    if "<think>" not in text:
+        text = text.rpartition("</think>")[2]
+    return text.strip()
+
+
+def _stripped(reader: Reader) -> Reader:
+    return lambda reply, options: reader(without_reasoning(reply), options)
+
+
+_READS: Mapping[str, Grader] = {
     "lmms-eval": Grader(
         {CHOICE: _best_candidate(None), **_DIRECT, "temporal grounding": _grounding}, _SOURCE
     ),
@@ -231,3 +255,7 @@ GRADERS: Mapping[str, Grader] = {
     "lmms-eval:tempcompass": Grader({CHOICE: tempcompass}, _SOURCE),
     "lmms-eval:charades_sta": Grader({"temporal grounding": _grounding}, _SOURCE),
 }  # fmt: skip
+GRADERS: Mapping[str, Grader] = {
+    name: replace(grader, reads={kind: _stripped(r) for kind, r in grader.reads.items()})
+    for name, grader in _READS.items()
+}
