@@ -19,6 +19,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from evals.errors import BadInput
 from evals.extract import Answer, Unparsed, intervals, option_texts, plain_float, read
@@ -41,7 +42,7 @@ class Gold:
 
     def read(self) -> Answer:
         """The gold as an answer. Raises BadInput where it cannot be read."""
-        truth = read(self.text, self.kind, self.options)
+        truth = _read(self.text, self.kind, tuple(self.options))
         if isinstance(truth, Unparsed):
             raise BadInput(
                 f"gold {self.text!r} of a {self.kind} question cannot be read: {truth.reason}"
@@ -54,6 +55,12 @@ class Gold:
         if number is None:
             raise BadInput(f"gold {self.text!r} of a {self.kind} question is not a number")
         return number
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str, kind: str, options: tuple[str, ...]) -> Answer | Unparsed:
+    """As `read`; a gold is compared with many replies and by many graders."""
+    return read(text, kind, options)
 
 
 #: (answer, gold) -> score in [0, 1].

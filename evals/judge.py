@@ -144,7 +144,7 @@ class Judge:
                 last = f"{error.code} {error.reason}"
                 if error.code not in (408, 429) and error.code < 500:
                     break
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.BadStatusLine, http.client.IncompleteRead) as error:
                 last = str(error)
         raise EnvironmentFault(
             f"the judge at {self.url} does not answer ({last}): start it, or leave out --judge; "

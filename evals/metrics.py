@@ -5,9 +5,7 @@
 | MRA                | share of t in {0.50, 0.55, .., 0.95} with |p - g| / |g| <= 1 - t         |
 | tIoU               | overlap / union of two time intervals                                    |
 | IoP                | overlap / length of the predicted interval                               |
-| R@m, P@m           | share of questions with tIoU >= m, with IoP >= m                         |
-| mIoU, mIoP         | mean over questions; with several true windows the best one counts       |
-| Acc@GQA            | share with the right option and IoP >= 0.5 (NExT-GQA)                    |
+| R@m                | share of questions with tIoU >= m                                        |
 | knowledge gain     | (after - before) / (1 - before), two accuracies                          |
 | pass@k             | 1 - C(n - c, k) / C(n, k), n replies of which c are right                |
 | avg@k              | mean over questions of the mean over k replies                           |
@@ -134,33 +132,6 @@ def recall_at(ious: Sequence[float], threshold: float) -> float:
     return mean([float(iou >= threshold) for iou in ious])
 
 
-#: Thresholds that grounding papers report.
-THRESHOLDS = (0.3, 0.5, 0.7)
-
-
-def grounding(ious: Sequence[float], iops: Sequence[float] = ()) -> dict[str, float]:
-    """mIoU and R@0.3, 0.5, 0.7 of all questions; mIoP and P@ with iops. Fractions; a question
-    without an interval belongs in the list as 0.
-    """
-    found = {"mIoU": mean(ious)} | {f"R@{m}": recall_at(ious, m) for m in THRESHOLDS}
-    if iops:
-        found |= {"mIoP": mean(iops)} | {f"P@{m}": recall_at(iops, m) for m in THRESHOLDS}
-    return found
-
-
-def acc_at_gqa(right: Sequence[bool], iops: Sequence[float]) -> float:
-    """Share of questions with the right option and IoP >= 0.5 (NExT-GQA), a fraction."""
-    return mean([float(ok and value >= 0.5) for ok, value in zip(right, iops, strict=True)])
-
-
-def mean_over_clusters(scores: Sequence[float], clusters: Sequence[str]) -> float:
-    """Mean over videos of the mean over each video's questions (ActivityNet-RTL)."""
-    groups: dict[str, list[float]] = {}
-    for score, cluster in zip(scores, clusters, strict=True):
-        groups.setdefault(cluster, []).append(score)
-    return macro_mean(groups)
-
-
 def knowledge_gain(after: float, before: float) -> float:
     """Share of what was not known before that was learnt: (after - before) / (1 - before).
 
@@ -168,16 +139,6 @@ def knowledge_gain(after: float, before: float) -> float:
     0.0 (chosen: the owner's formula divides by zero).
     """
     return (after - before) / (1 - before) if before < 1 else 0.0
-
-
-def turned(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
-    """Video-MMMU's two rates over paired scores: wrong answers that became right, as a share of
-    the wrong ones, and right ones that became wrong, as a share of the right ones (0.0 of none).
-    """
-    pairs = [(now >= 1, was >= 1) for now, was in zip(after, before, strict=True)]
-    won = [now for now, was in pairs if not was]
-    lost = [not now for now, was in pairs if was]
-    return (sum(won) / len(won) if won else 0.0, sum(lost) / len(lost) if lost else 0.0)
 
 
 def mean(scores: Sequence[float]) -> float:

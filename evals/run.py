@@ -23,7 +23,7 @@ from typing import Any
 from evals import replies as cache
 from evals.benchmarks import Benchmark
 from evals.errors import TimedOut, Undecodable
-from evals.extract import Unparsed, extract
+from evals.extract import Answer, Unparsed, extract
 from evals.grade import grade
 from evals.metrics import mean
 from evals.models import Model, Question
@@ -248,18 +248,24 @@ def _rows(sample: Sample, answer: Answers, protocol: Protocol, save: bool) -> li
 def score(sample: Sample, reply: Reply, k: int, protocol: Protocol, save: bool = False) -> Row:
     """One reply as a row: its answer extracted, graded, and named."""
     reading = extract(reply.text, sample.kind, protocol.grader, sample.options)
+    row = graded(sample, reply, reading, k, protocol)
+    return replace(row, reply=reply.text) if save else row
+
+
+def graded(
+    sample: Sample, reply: Reply, reading: Answer | Unparsed, k: int, protocol: Protocol
+) -> Row:
+    """A reply, from which an answer was read or not, as a row."""
     if isinstance(reading, Unparsed):
         outcome = Outcome.UNPARSED if reply.finished else Outcome.TRUNCATED
         row = _row(sample, k, None, outcome, 0.0, reply.tokens)
-        row = replace(row, detail=reading.reason)
-    else:
-        value = grade(
-            reading, sample.gold, sample.kind, sample.options, iou=protocol.iou,
-            grader=protocol.grader, overlap=protocol.overlap,
-        )  # fmt: skip
-        outcome = Outcome.CORRECT if value >= 1 else Outcome.WRONG
-        row = _row(sample, k, reading.value, outcome, value, reply.tokens)
-    return replace(row, reply=reply.text) if save else row
+        return replace(row, detail=reading.reason)
+    value = grade(
+        reading, sample.gold, sample.kind, sample.options, iou=protocol.iou,
+        grader=protocol.grader, overlap=protocol.overlap,
+    )  # fmt: skip
+    outcome = Outcome.CORRECT if value >= 1 else Outcome.WRONG
+    return _row(sample, k, reading.value, outcome, value, reply.tokens)
 
 
 def _row(

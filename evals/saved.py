@@ -20,16 +20,20 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
+import importlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, get_args
 
+from evals.benchmarks import OWNED, Benchmark
+from evals.benchmarks._records import Files
+from evals.benchmarks._records import Record as OwnRecord
 from evals.errors import BadInput, EnvironmentFault
 from evals.extract import intervals, option_texts, plain_float
 from evals.types import Kind, Reply, Sample
@@ -59,20 +63,31 @@ class Replies:
 
 
 def read(
-    path: Path, known: Mapping[str, Sample] | None = None, kind: Kind | None = None
+    path: Path,
+    benchmark: str | None = None,
+    questions: Callable[[], Benchmark] | None = None,
+    kind: Kind | None = None,
 ) -> Replies:
-    """The replies of a file. known: the benchmark's questions by id, for rows without a gold.
+    """The replies of a file.
 
-    kind: of every question whose row does not name one. Raises BadInput naming the line or row
-    that cannot be used.
+    questions: loads the benchmark; only asked for rows of ours, which name their question by id.
+    benchmark: lmms-eval's documents are read by that benchmark's own file where it can. kind: of
+    every question whose row does not name one. Raises BadInput naming the line or row that cannot
+    be used.
     """
     tool, records = _records(path)
+    known = {s.id: s for s in questions().samples} if questions and tool == "rows" else None
+    owner = _Owner(benchmark) if tool == "lmms-eval" and benchmark in OWNED else None
     pairs: list[Saved] = []
     for where, record in records:
         if not isinstance(record, dict):
             raise BadInput(f"{where}: expected an object, not {json.dumps(record)[:40]}")
-        take = {"lmms-eval": _lmms_eval, "VLMEvalKit": _vlmevalkit, "rows": _row}[tool]
-        sample, replies = take(record, where, known, kind)
+        if tool == "rows":
+            sample, replies = _row(record, where, known, kind)
+        elif tool == "lmms-eval":
+            sample, replies = _lmms_eval(record, where, owner, kind)
+        else:
+            sample, replies = _vlmevalkit(record, where, kind)
         for text in replies:
             reply = Reply(text, tokens=0, finished=bool(record.get("finished", True)))
             pairs.append(Saved(sample, reply, failed=text.strip() in FAILURES))
@@ -199,9 +214,7 @@ def _replies(given: Any, where: str, name: str) -> list[str]:
                    f"{where}: `{name}` must be a text or a list of texts")  # fmt: skip
 
 
-def _sample(
-    record: Record, where: str, kind: Kind, gold: str, options: tuple[str, ...]
-) -> Sample:
+def _sample(record: Record, where: str, kind: Kind, gold: str, options: tuple[str, ...]) -> Sample:
     try:
         option_texts(options)
     except BadInput as error:
@@ -230,22 +243,62 @@ _OPTIONS = ("options", "candidates", "choices", "Options", "option")
 # --- other evaluators --------------------------------------------------------------------------
 
 
+class _Nowhere(Files):
+    """Stands for the data of a benchmark where only records are at hand, and no video is opened."""
+
+    def __init__(self, name: str):
+        self.name, self.root = name, Path(name)
+        self.read: list[Path] = []
+
+    def holds(self, path: Path) -> bool:
+        return False
+
+    def media(self, name: str) -> Path:
+        return self.root / name
+
+    def video(self, stem: str) -> Path:
+        return self.root / f"{stem}.mp4"
+
+
+class _Owner:
+    """A benchmark's own reading of a record, as long as the first record is one of its owner's."""
+
+    def __init__(self, benchmark: str | None):
+        self.module: Any = importlib.import_module(f"evals.benchmarks.{benchmark}")
+        self.files = _Nowhere(str(benchmark))
+        self.works: bool | None = None
+
+    def sample(self, doc: Record, where: str) -> Sample | None:
+        if self.works is False:
+            return None
+        try:
+            found: Sample = self.module.sample(OwnRecord(doc, where), self.files)
+        except BadInput:
+            if self.works:
+                raise
+            self.works = False
+            return None
+        self.works = True
+        return found
+
+
 def _lmms_eval(
-    record: Record, where: str, known: Mapping[str, Sample] | None, kind: Kind | None
+    record: Record, where: str, owner: _Owner | None, kind: Kind | None
 ) -> tuple[Sample, list[str]]:
     doc = record.get("doc")
     doc = doc if isinstance(doc, dict) else {}
+    sample = owner.sample(doc, where) if owner else None
     # `resps` is what the model wrote; it is left out where filtering changed nothing.
     name = "resps" if record.get("resps") is not None else "filtered_resps"
     replies = _replies(record.get(name), where, name)
+    if sample is not None:
+        return sample, replies
     if "target" not in record:
         raise BadInput(f"{where}: `target` is missing")
     return _foreign({"doc_id": record.get("doc_id"), **doc}, record["target"], where, kind), replies
 
 
-def _vlmevalkit(
-    record: Record, where: str, known: Mapping[str, Sample] | None, kind: Kind | None
-) -> tuple[Sample, list[str]]:
+def _vlmevalkit(record: Record, where: str, kind: Kind | None) -> tuple[Sample, list[str]]:
     for column in ("prediction", "answer"):
         if column not in record:
             raise BadInput(f"{where}: there is no column `{column}`")

@@ -11,6 +11,7 @@ from repro import exits
 from repro.options import FILE, PATH, json_option, show_json, table, words
 
 if TYPE_CHECKING:
+    from repro.score import Rescored
     from results.ledger import Run
     from results.printed import Paper
     from results.scoreboard import Board
@@ -123,43 +124,95 @@ def _show_cells(paper: Paper, cells: list[Status]) -> None:
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option(
-    "--benchmark", help="Where the gold answers are; without it each row carries its own."
-)
-@click.option("--split", default="test", show_default=True)
+@click.option("--benchmark", help="Its questions, its grader of each tool and its numbers.")
+@click.option("--protocol", help="Interval threshold, headline and denominator of this protocol.")
+@click.option("--split", help="Of the benchmark.  [default: its own]")
+@click.option("--root", type=PATH, help="Folder of the benchmark's data.")
 @click.option("--data", type=FILE, help="Records, for --benchmark jsonl.")
+@click.option("--type", "kind", help="Of questions whose row names none, as `multiple choice`.")
 @click.option(
-    "--graders", default="reelproof", show_default=True, help="Names with commas, or all."
+    "--graders", help="Names with commas, or all.  [default: the protocol's, or reelproof]"
 )
+@click.option("--judge", metavar="URL", help="An LLM for what no rule could read (.../v1).")
+@click.option("--judge-model", metavar="NAME", help="The judge's model.")
+@click.option(
+    "--judge-cache", type=PATH, default=Path("runs/judge.jsonl"), show_default=True,
+    help="Its verdicts.",
+)  # fmt: skip
 @json_option
 def score(
-    file: Path, benchmark: str | None, split: str, data: Path | None, graders: str, as_json: bool
-) -> None:
-    """Score saved replies again, without a model.
+    file: Path, benchmark: str | None, protocol: str | None, split: str | None, root: Path | None,
+    data: Path | None, kind: str | None, graders: str | None, judge: str | None,
+    judge_model: str | None, judge_cache: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Score saved replies again, without a model, and show how far graders differ.
 
-    FILE holds one JSON object a line: {"id", "reply"}, or {"reply", "answer", "type"}.
+    FILE holds one JSON object a line: {"id", "reply"}, or {"reply", "answer", "type"}; or it is
+    lmms-eval's samples_*.jsonl or VLMEvalKit's .xlsx.
 
     \b
-    Example:
+    Examples:
       repro score --benchmark microworld --graders all replies.jsonl
+      repro score --benchmark videomme --graders all 20260824_samples_videomme.jsonl
+      repro score --benchmark mvbench --graders official,strict,video-r1 model_MVBench.xlsx
     """
-    from evals import benchmarks
-    from evals.extract import GRADERS
+    from functools import partial
+    from typing import cast
+
+    from evals import benchmarks, protocols
+    from evals.judge import Judge
+    from evals.types import Kind
     from repro.score import rescore
 
-    gold = benchmarks.load(benchmark, split=split, data=data) if benchmark else None
-    found = rescore(file, gold, tuple(GRADERS) if graders == "all" else words(graders))
+    if kind is not None:
+        from evals.extract import READERS
+
+        if kind not in READERS:
+            raise click.UsageError(f"unknown --type {kind!r}; known: {', '.join(READERS)}")
+    if protocol and not benchmark:
+        raise click.UsageError("--protocol needs --benchmark: it is resolved for one")
+    if bool(judge) != bool(judge_model):
+        raise click.UsageError("--judge and --judge-model belong together")
+    asked = protocols.load(protocol, benchmark) if protocol and benchmark else None
+    found = rescore(
+        file, benchmark, words(graders) or (asked.grader if asked else "reelproof",),
+        questions=(
+            partial(benchmarks.load, benchmark, split=split, root=root, data=data)
+            if benchmark else None
+        ),
+        kind=cast(Kind | None, kind), protocol=asked,
+        judge=Judge(judge, judge_model, judge_cache) if judge and judge_model else None,
+    )  # fmt: skip
     if as_json:
-        show_json(found)
-        return
+        show_json(found.as_dict())
+    else:
+        _show_scores(found)
+
+
+def _show_scores(found: Rescored) -> None:
+    """One line per grader, then what they differ by."""
     table(
-        ("grader", "score", "n", "outcomes"),
+        ("grader", "micro", "macro", "luck", "read", "outcomes"),
         [
-            (name, f"{100 * s['score']:.1f} %", str(s["n"]),
-             ", ".join(f"{n} {outcome}" for outcome, n in s["outcomes"].items()))
-            for name, s in found.items()
+            (
+                name, f"{100 * s['micro']:.1f} %", f"{100 * s['macro']:.1f} %",
+                f"+{100 * s['luck']:.1f}" if s["luck"] else "", f"{100 * s['coverage']:.1f} %",
+                ", ".join(f"{n} {outcome}" for outcome, n in s["outcomes"].items()),
+            )
+            for name, s in found.graders.items()
         ],
     )  # fmt: skip
+    if len(found.graders) > 1:
+        d = found.spread
+        click.echo(
+            f"spread {100 * d['spread']:.1f} points ({d['low']['grader']} to "
+            f"{d['high']['grader']}); graders disagree on {100 * d['disagreement']:.1f} % of "
+            f"{found.replies} replies"
+        )
+    if found.skipped:
+        click.echo(f"not for such questions: {', '.join(found.skipped)}")
+    if found.judge:
+        click.echo("judge {id}: {asked} asked, {cached} known".format(**found.judge))
 
 
 @click.command()

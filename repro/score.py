@@ -1,62 +1,140 @@
-"""Score saved replies again, with any grader and without a model.
+"""Score saved replies again, with any graders and without a model.
 
-| row                                         | gold comes from        |
-|---------------------------------------------|------------------------|
-| `{"id", "reply"}`                           | the benchmark          |
-| `{"reply", "answer", "type", ["options"]}`  | the row                |
+For every grader: micro, macro and the benchmark's own numbers (evals.aggregate), outcomes, and
+`luck`, what the tool would add on average where it draws an option at random. `spread` is the
+distance between the graders: how much of a score is the way it was read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from evals import benchmarks, saved
+from evals.aggregate import aggregate
 from evals.benchmarks import Benchmark
-from evals.benchmarks.jsonl import rows as read_rows
 from evals.errors import BadInput
-from evals.run import score, summary
-from evals.types import Kind, Protocol, Reply, Sample
+from evals.extract import DRAWS, GRADERS, Answer, Unparsed, extract, graders_for, resolve
+from evals.judge import Judge
+from evals.run import graded
+from evals.saved import Saved
+from evals.types import Kind, Protocol, Row
+
+API_FAILURE = Unparsed("the tool recorded a failure of its API instead of a reply")
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Scores by grader, in the order asked for; `skipped` graders read no question of the file."""
+
+    tool: str
+    replies: int
+    graders: Mapping[str, Mapping[str, Any]]
+    skipped: tuple[str, ...]
+    judge: Mapping[str, Any] | None
+
+    @property
+    def spread(self) -> dict[str, Any]:
+        """Lowest and highest grader with their micro scores, and the share of replies on whose
+        score the graders do not agree.
+        """
+        scores = {name: found["micro"] for name, found in self.graders.items()}
+        low, high = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
+        per_reply = zip(*(found["scores"] for found in self.graders.values()), strict=True)
+        differ = sum(len(set(each)) > 1 for each in per_reply)
+        return {
+            "low": {"grader": low, "micro": scores[low]},
+            "high": {"grader": high, "micro": scores[high]},
+            "spread": scores[high] - scores[low],
+            "disagreement": differ / self.replies,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; scores are fractions."""
+        graders = {
+            name: {key: value for key, value in found.items() if key != "scores"}
+            for name, found in self.graders.items()
+        }
+        return {
+            "tool": self.tool, "replies": self.replies, "graders": graders,
+            "spread": self.spread, "skipped": list(self.skipped), "judge": self.judge,
+        }  # fmt: skip
 
 
 def rescore(
-    file: Path, benchmark: Benchmark | None, graders: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Grader -> n, score, outcomes, by_tag (evals.run.summary). Raises BadInput naming the row."""
-    known = {sample.id: sample for sample in benchmark.samples} if benchmark else None
-    pairs = [_pair(row, f"{file}, row {n}", known) for n, row in enumerate(read_rows(file), 1)]
-    if not pairs:
-        raise BadInput(f"{file} holds no reply")
-    return {grader: summary(_rows(pairs, Protocol("saved", grader=grader))) for grader in graders}
+    file: Path,
+    benchmark: str | None,
+    graders: Sequence[str],
+    *,
+    questions: Callable[[], Benchmark] | None = None,
+    kind: Kind | None = None,
+    protocol: Protocol | None = None,
+    judge: Judge | None = None,
+) -> Rescored:
+    """Every grader's numbers for the replies of a file.
+
+    graders: names, or `all`. questions: loads the benchmark, for rows that only name their
+    question. Raises BadInput naming the row that cannot be used.
+    """
+    replies = saved.read(file, benchmark, questions, kind)
+    kinds = {pair.sample.kind for pair in replies.pairs}
+    every = tuple(graders) == ("all",)
+    names = graders_for(benchmark) if every else [resolve(g, benchmark) for g in graders]
+    able = [name for name in names if kinds & GRADERS[name].reads.keys()]
+    if not able:
+        raise BadInput(f"{', '.join(names)} reads no {' or '.join(sorted(kinds))} question")
+    card = benchmarks.card(benchmark) if benchmark in benchmarks.OWNED else None
+    asked = protocol or Protocol("saved")
+    found: dict[str, Mapping[str, Any]] = {}
+    for name in able:
+        rows, luck = _rows(replies.pairs, replace(asked, grader=name), judge)
+        found[name] = {
+            "n": len({row.id for row in rows}),
+            **aggregate(rows, card, asked),
+            "luck": luck,
+            "outcomes": dict(sorted(Counter(row.outcome for row in rows).items())),
+            "unparsed": dict(Counter(r.detail for r in rows if r.detail).most_common(5)),
+            "scores": [row.score for row in rows],
+        }
+    used = judge and {"id": judge.id, "asked": judge.asked, "cached": judge.cached}
+    skipped = tuple(name for name in names if name not in able)
+    return Rescored(replies.tool, len(replies.pairs), found, skipped, used or None)
 
 
-def _rows(pairs: Sequence[tuple[Sample, Reply]], protocol: Protocol) -> list[Any]:
+def _rows(
+    pairs: Sequence[Saved], protocol: Protocol, judge: Judge | None
+) -> tuple[list[Row], float]:
+    """Rows in the file's order, and the mean score that drawing at random would have added."""
+    readings: list[Answer | Unparsed] = [
+        API_FAILURE
+        if pair.failed
+        else extract(pair.reply.text, pair.sample.kind, protocol.grader, pair.sample.options)
+        for pair in pairs
+    ]
+    luck = sum(
+        1 / len(pair.sample.options)
+        for pair, reading in zip(pairs, readings, strict=True)
+        if reading == Unparsed(DRAWS) and pair.sample.options
+    )
+    if judge is not None:
+        reads = GRADERS[protocol.grader].reads
+        places = [
+            place
+            for place, (pair, reading) in enumerate(zip(pairs, readings, strict=True))
+            if isinstance(reading, Unparsed) and not pair.failed and pair.sample.kind in reads
+        ]
+        verdicts = judge.read([(pairs[p].sample, pairs[p].reply) for p in places])
+        for place, verdict in zip(places, verdicts, strict=True):
+            readings[place] = verdict
     seen: Counter[str] = Counter()
     rows = []
-    for sample, reply in pairs:
-        rows.append(score(sample, reply, seen[sample.id], protocol))
-        seen[sample.id] += 1
-    return rows
-
-
-def _pair(
-    row: Mapping[str, Any], where: str, known: Mapping[str, Sample] | None
-) -> tuple[Sample, Reply]:
-    if not isinstance(row, dict) or not isinstance(row.get("reply"), str):
-        raise BadInput(f"{where}: `reply` is missing")
-    reply = Reply(row["reply"], tokens=0, finished=bool(row.get("finished", True)))
-    if known is not None:
-        if str(row.get("id")) not in known:
-            raise BadInput(f"{where}: the benchmark has no question {row.get('id')!r}")
-        return known[str(row["id"])], reply
-    if row.get("type") not in get_args(Kind) or "answer" not in row:
-        raise BadInput(
-            f"{where}: without --benchmark a row needs `answer` and a `type` out of "
-            f"{', '.join(get_args(Kind))}"
-        )
-    sample = Sample(
-        id=str(row.get("id", where)), question="", kind=row["type"], gold=str(row["answer"]),
-        modality="text", media=None, options=tuple(row.get("options") or ()),
-    )  # fmt: skip
-    return sample, reply
+    for pair, reading in zip(pairs, readings, strict=True):
+        # A verdict of the judge is compared as our own answers are: it is no tool's string.
+        own = isinstance(reading, Answer) and reading.rule.startswith("judge ")
+        used = replace(protocol, grader="reelproof") if own else protocol
+        rows.append(graded(pair.sample, pair.reply, reading, seen[pair.sample.id], used))
+        seen[pair.sample.id] += 1
+    return rows, luck / len(pairs)

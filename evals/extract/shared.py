@@ -48,9 +48,11 @@ def mcq_letter(reply: str) -> str | None:
     if dotted:
         return dotted[1].upper()
     given = text.replace("\n", " ").replace("\t", " ").strip()
-    text = given
+    text, grouped = given, _GROUPED.search(given) is not None
     for mark in _PUNCTUATION:
-        spaced = f"{mark} " in given or f" {mark}" in given or _GROUPED.search(given)
+        if mark not in text:
+            continue
+        spaced = grouped or f"{mark} " in given or f" {mark}" in given
         text = text.replace(mark, "" if spaced else " ")
     lone = _LONE.search(_STOP.sub("", text, count=32))
     return lone[1].upper() if lone else None

@@ -210,9 +210,9 @@ def test_score_saved_replies(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = json.loads(run("score", path, "--graders", "all", "--json").stdout)
-    assert {"reelproof", "video-r1"} <= set(found)
-    assert found["reelproof"]["score"] == 0.5
-    assert found["reelproof"]["outcomes"] == {"correct": 1, "unparsed": 1}
+    assert {"reelproof", "video-r1"} <= set(found["graders"])
+    assert found["graders"]["reelproof"]["micro"] == 0.5
+    assert found["graders"]["reelproof"]["outcomes"] == {"correct": 1, "unparsed": 1}
     assert "50.0 %" in run("score", path).output
     assert "grader" in fails(2, "score", path, "--graders", "nobody")
     path.write_text('{"answer": "B"}\n')
@@ -227,7 +227,7 @@ def test_score_against_a_benchmark(records: Path, tmp_path: Path) -> None:
     gold = [{"id": row["problem_id"], "reply": row["solution"]} for row in data]
     path.write_text("".join(json.dumps(row) + "\n" for row in gold))
     words = ("score", path, "--benchmark", "jsonl", "--data", records, "--json")
-    assert json.loads(run(*words).stdout)["reelproof"]["score"] == 1.0
+    assert json.loads(run(*words).stdout)["graders"]["reelproof"]["micro"] == 1.0
     path.write_text('{"id": "nine", "reply": "B"}\n')
     assert "has no question 'nine'" in fails(2, *words)
 
