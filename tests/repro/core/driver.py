@@ -2,12 +2,15 @@
 
 The parent imports what is slow once; every child is a real process of its own.
 
-    request  out, model, data, arm, seed, steps, save_steps, resume
-             kill      SIGKILL at the n-th file operation below `out` (open, mkdir, rename, ...)
-             kill_in   SIGKILL after so many seconds
+    request  out, model, data, arm (or sft), seed, steps, save_steps, resume
+             kill           SIGKILL at the n-th file operation below `out` (open, mkdir, rename)
+             kill_writing   the same, counting only what happens in a checkpoint half written
+             kill_torn      SIGKILL from outside, as the weights of the n-th checkpoint are written
+             kill_in        SIGKILL after so many seconds
              signals   [step, signal, times]: raised while that step is computed
              limit     [step, bytes]: after that step no file may grow beyond
-    answer   code (negative: the signal that ended it), said, events (file operations seen)
+    answer   code (negative: the signal that ended it), said, events and writing (file operations
+             seen), torn (the file being written when kill_torn struck)
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ import torch
 
 from repro import exits
 from repro.arm import train_arm
+from repro.coldstart import train_sft
 from repro.core import method
 from repro.core.collect import Collector
 from repro.recipe import Recipe
@@ -36,17 +42,36 @@ FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 Request = dict[str, Any]
 
 
-def count_file_operations(out: str, kill: int | None) -> list[int]:
-    seen = [0]
+def count_file_operations(out: str, kill: int | None, kill_writing: int | None) -> dict[str, int]:
+    seen = {"events": 0, "writing": 0}
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in FILE_EVENTS and str(args[0]).startswith(out):
-            seen[0] += 1
-            if seen[0] == kill:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if event not in FILE_EVENTS or not str(args[0]).startswith(out):
+            return
+        seen["events"] += 1
+        seen["writing"] += ".writing" in str(args[0])
+        if seen["events"] == kill or seen["writing"] == kill_writing:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
     return seen
+
+
+def kill_torn(pid: int, out: Path, number: int) -> str | None:
+    """Kills the child as soon as there are weights in the n-th checkpoint that it writes: mostly in
+    the temporary file that safetensors fills. That file's name, None if the child ended before.
+    Busy, for it is whole within milliseconds."""
+    begun: set[Path] = set()
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        for folder in out.glob(".checkpoint-*.writing"):
+            found = []
+            with suppress(FileNotFoundError):  # whole and renamed in the meantime
+                found = [n for n in os.listdir(folder) if n.startswith((".tmp", "model."))]
+            begun |= {folder} if found else set()
+            if found and len(begun) == number:
+                os.kill(pid, signal.SIGKILL)
+                return found[0]
+    return None
 
 
 def recipe(request: Request) -> Recipe:
@@ -57,7 +82,12 @@ def recipe(request: Request) -> Recipe:
         "save_steps": request["save_steps"],
     }  # fmt: skip
     arms = {n: replace(a, trainer=replace(a.trainer, **small)) for n, a in full.arms.items()}
-    return replace(full, arms=arms)
+    assert full.sft is not None
+    cold = replace(
+        full.sft, blind_steps=request["steps"] // 2, per_device_train_batch_size=2,
+        save_steps=request["save_steps"],
+    )  # fmt: skip
+    return replace(full, arms=arms, sft=cold)
 
 
 def forbid(*args: Any, **kwargs: Any) -> None:
@@ -86,11 +116,14 @@ def train(request: Request) -> None:
         if "limit" in request and row["step"] == request["limit"][0]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"][1],) * 2)
 
-    data = Path(request["data"])
-    train_arm(
-        recipe(request), request["arm"], request["seed"], Path(request["out"]),
-        resume=request["resume"], steps=request["steps"], data=data, videos=data.parent,
-        model=Path(request["model"]), progress=after_step,
+    data, steps, chosen = Path(request["data"]), request["steps"], recipe(request)
+    if request["arm"] == "sft":  # half of the steps are blind
+        work, steps = partial(train_sft, chosen), steps - steps // 2
+    else:
+        work = partial(train_arm, chosen, request["arm"])
+    work(
+        request["seed"], Path(request["out"]), resume=request["resume"], steps=steps, data=data,
+        videos=data.parent, model=Path(request["model"]), progress=after_step,
     )  # fmt: skip
 
 
@@ -105,13 +138,14 @@ def child(request: Request, answer: int) -> None:
         timer = threading.Timer(request["kill_in"], os.kill, (pid, signal.SIGKILL))
         timer.daemon = True
         timer.start()
-    seen = count_file_operations(request["out"], request.get("kill"))
+    kills = (request.get("kill"), request.get("kill_writing"))
+    seen = count_file_operations(request["out"], *kills)
     code, said = 0, ""
     try:
         train(request)
     except BaseException as error:
         code, said = exits.explain(error) or (1, "".join(traceback.format_exception(error)))
-    os.write(answer, json.dumps({"said": said, "events": seen[0]}).encode())
+    os.write(answer, json.dumps({"said": said, **seen}).encode())
     os._exit(code)
 
 
@@ -123,11 +157,14 @@ def serve(line: str) -> dict[str, Any]:
         os.dup2(2, 1)
         child(request, write)
     os.close(write)
+    torn = None
+    if "kill_torn" in request:
+        torn = kill_torn(pid, Path(request["out"]), request["kill_torn"])
     _, status = os.waitpid(pid, 0)
     told = os.read(read, 1 << 16)
     os.close(read)
-    more = json.loads(told) if told else {"said": "", "events": None}
-    return {"code": os.waitstatus_to_exitcode(status), **more}
+    more = json.loads(told) if told else {"said": "", "events": None, "writing": None}
+    return {"code": os.waitstatus_to_exitcode(status), "torn": torn, **more}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ pytestmark = pytest.mark.timeout(600)  # real processes, perhaps on a busy machi
 STEPS = 4
 Answer = dict[str, Any]
 Run = Callable[..., Answer]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An unbroken run: its folder, its file operations, and those of writing one checkpoint."""
+
+    out: Path
+    events: int
+    per_checkpoint: int
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +70,25 @@ def run(model: Path, films: Callable[..., Path]) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """An unbroken run's folder, and how many file operations it took."""
-    out = tmp_path_factory.mktemp("unbroken")
-    answer = run(out)
-    assert answer["code"] == 0, answer["said"]
-    return out, answer["events"]
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    """whole(arm) -> the folder of an unbroken run, and how many file operations it took."""
+    made: dict[str, Whole] = {}
+
+    def make(arm: str) -> Whole:
+        if arm not in made:
+            out = tmp_path_factory.mktemp("unbroken")
+            answer = run(out, arm=arm)
+            assert answer["code"] == 0, answer["said"]
+            made[arm] = Whole(out, answer["events"], answer["writing"] // STEPS)
+        return made[arm]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def unbroken(whole: Callable[[str], Whole]) -> tuple[Path, int]:
+    """The folder of an unbroken KTR run, and how many file operations it took."""
+    return whole("ktr").out, whole("ktr").events
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -80,8 +103,9 @@ def assert_same(out: Path, unbroken: Path) -> None:
     assert done["steps"] == STEPS
     assert [row["step"] for row in rows_of(out)] == list(range(1, STEPS + 1))
     assert rows_of(out) == rows_of(unbroken)
-    view = [json.loads((p / "tokens.json").read_text()) for p in (out, unbroken)]
-    assert view[0] == view[1]
+    if (unbroken / "tokens.json").exists():
+        view = [json.loads((p / "tokens.json").read_text()) for p in (out, unbroken)]
+        assert view[0] == view[1]
     left = {p.name for p in out.iterdir()} - {p.name for p in unbroken.iterdir()}
     assert not left, "killed writers and removals leave nothing behind"
 
@@ -95,16 +119,20 @@ def assert_no_pickle(out: Path) -> None:
 
 def kill_and_resume(
     run: Run, folder: Path, unbroken: Path, kills: list[Answer], **more: Any
-) -> int:
+) -> list[Answer]:
     """Runs arms under the given kills, each continuing what the last one left; a run that ends
-    before its kill is compared and a new one begun. How many kills struck."""
-    struck, number = 0, 0
+    before its kill is compared and a new one begun. The answers of the kills that struck."""
+    struck, number = list[Answer](), 0
     out = folder / "run0"
     for kill in [*kills, {}]:
+        before = latest(out)
         answer = run(out, **kill, **more)
         assert_no_pickle(out)
         if answer["code"] == -signal.SIGKILL:
-            struck += 1
+            struck.append({**kill, **answer})
+            assert latest(out) is not None or before is None or (out / "done.json").exists()
+            if "kill_torn" in kill:
+                assert answer["torn"] is not None and list(out.glob(".checkpoint-*.writing"))
             continue
         assert answer["code"] == 0, answer["said"]
         assert_same(out, unbroken)
@@ -113,29 +141,36 @@ def kill_and_resume(
     return struck
 
 
+@pytest.mark.parametrize("arm", ["ktr", "sft"])
 def test_kill_9_at_three_random_points(
-    run: Run, unbroken: tuple[Path, int], tmp_path: Path
+    run: Run, whole: Callable[[str], Whole], tmp_path: Path, arm: str
 ) -> None:
-    out, events = unbroken
-    draw = random.Random(3)
-    kills = [{"kill": draw.randint(1, events // 2)} for _ in range(3)]
-    assert kill_and_resume(run, tmp_path, out, kills) == 3
+    """Anywhere, between two files of a checkpoint, and within one: its weights half written."""
+    known, draw = whole(arm), random.Random(3)
+    kills = [
+        {"kill": draw.randint(1, known.events // 2)},
+        {"kill_writing": draw.randint(1, known.per_checkpoint)},
+        {"kill_torn": 1},
+    ]
+    assert len(kill_and_resume(run, tmp_path, known.out, kills, arm=arm)) == 3
     assert not list((tmp_path / "run0").glob("checkpoint-*"))  # nothing left to resume
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("save_steps", [1, 2])
+@pytest.mark.parametrize(("arm", "save_steps"), [("ktr", 1), ("ktr", 2), ("sft", 1)])
 def test_kill_9_at_many_random_points(
-    run: Run, unbroken: tuple[Path, int], tmp_path: Path, save_steps: int
+    run: Run, whole: Callable[[str], Whole], tmp_path: Path, arm: str, save_steps: int
 ) -> None:
-    out, events = unbroken
-    draw = random.Random(save_steps)
-    by_operation = [{"kill": draw.randint(1, events)} for _ in range(40)]
-    by_time = [{"kill_in": draw.uniform(0.2, 2.0)} for _ in range(10)]
-    kills = by_operation + by_time
+    known, draw = whole(arm), random.Random(save_steps)
+    kills = [{"kill": draw.randint(1, known.events)} for _ in range(16)]
+    kills += [{"kill_writing": draw.randint(1, 2 * known.per_checkpoint)} for _ in range(8)]
+    kills += [{"kill_torn": draw.randint(1, 2)} for _ in range(8)]
+    kills += [{"kill_in": draw.uniform(0.2, 2.0)} for _ in range(8)]
     draw.shuffle(kills)
-    assert kill_and_resume(run, tmp_path, out, kills, save_steps=save_steps) >= 20
+    struck = kill_and_resume(run, tmp_path, known.out, kills, arm=arm, save_steps=save_steps)
+    assert len(struck) >= 20
+    assert sum("kill_writing" in s or "kill_torn" in s for s in struck) >= 5
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
