@@ -124,25 +124,33 @@ def _trainer(
 
 
 def _policy(recipe: Recipe, settings: Settings, start: Path, seed: int) -> VLM:
-    """The start checkpoint as it is trained: whole or by adapters, its tower perhaps frozen.
+    """The start checkpoint as it is trained: whole, or by adapters."""
+    from repro.core import lora
+
+    sharded = settings.deepspeed > 0
+    vlm = trainable(start, recipe.model.freeze_vision, settings.bf16, half=sharded)
+    if settings.use_peft:
+        vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
+    return vlm
+
+
+def trainable(start: Path, freeze_vision: bool, bf16: bool, *, half: bool = False) -> VLM:
+    """A checkpoint to train, its vision tower perhaps frozen, on the GPU if there is one.
 
     bf16: the weights stay fp32 and the forward computes in bf16, since an update of relative size
-    1e-6 would vanish in bf16 weights; DeepSpeed keeps such fp32 weights itself.
+    1e-6 would vanish in bf16 weights. half: bf16 weights, for DeepSpeed, which keeps fp32 ones
+    itself.
     """
     import torch
 
     from evals.vlm import load
-    from repro.core import lora
 
-    half = settings.bf16 and settings.deepspeed > 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    vlm = load(start, dtype="bfloat16" if half else "float32", device=device)
-    if settings.bf16 and not half:
+    vlm = load(start, dtype="bfloat16" if bf16 and half else "float32", device=device)
+    if bf16 and not half:
         vlm.compute = torch.bfloat16
-    if recipe.model.freeze_vision:
+    if freeze_vision:
         vlm.visual.requires_grad_(False)
-    if settings.use_peft:
-        vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
     return vlm
 
 

@@ -20,7 +20,16 @@ from evals import benchmarks, microworld
 from evals.benchmarks import file_hash
 from evals.errors import BadInput
 from repro import folder
-from repro.arm import Progress, check_same, finish, run, start_checkpoint, tidy, versions
+from repro.arm import (
+    Progress,
+    check_same,
+    finish,
+    run,
+    start_checkpoint,
+    tidy,
+    trainable,
+    versions,
+)
 from repro.recipe import SFT, Recipe
 
 SCRATCH = "scratch"
@@ -101,21 +110,17 @@ def _start(recipe: Recipe, settings: SFT, model: Path | None) -> Path | None:
 def _load(
     recipe: Recipe, settings: SFT, seed: int, start: Path | None, shown: Sequence[Any]
 ) -> Any:
+    if start is not None:
+        return trainable(start, settings.model.freeze_vision, settings.bf16)
     from evals.prompts import question_text
-    from evals.vlm import VLM, load
+    from evals.vlm import VLM
     from repro.tiny import model as student
 
-    if start is not None:
-        vlm = load(start, dtype="bfloat16" if settings.bf16 else "float32")
-    else:
-        prompt = recipe.training_protocol.prompt
-        tokens = student.tokenizer(
-            [f"{question_text(d.sample, prompt)}\n{d.completion}" for d in shown]
-        )
-        vlm = VLM(student.model(tokens, seed), student.processor(tokens))
-    if settings.model.freeze_vision:
-        vlm.model.model.visual.requires_grad_(False)
-    return vlm
+    prompt = recipe.training_protocol.prompt
+    tokens = student.tokenizer(
+        [f"{question_text(d.sample, prompt)}\n{d.completion}" for d in shown]
+    )
+    return VLM(student.model(tokens, seed), student.processor(tokens))
 
 
 def _phases(

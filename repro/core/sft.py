@@ -20,13 +20,13 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
 from evals.errors import BadInput
-from evals.vlm import VLM
+from evals.vlm import VLM, Encoded
 from repro.core import checkpoint
 from repro.core.demonstrations import Draws, Example, Examples
 from repro.core.durable import DurableTrainer
 from repro.core.health import MetricsLog, refuse_nan
-from repro.core.packing import Packed, pack, tree
-from repro.core.scoring import score
+from repro.core.packing import Packed, tree
+from repro.core.scoring import packed_for, score
 from repro.recipe import SFT
 
 FLOOR = 0.1  # where `cosine_with_min_lr` ends, as a share of the rate (chosen)
@@ -62,7 +62,7 @@ class SFTTrainer(DurableTrainer):
             max_steps=steps,
             max_grad_norm=settings.max_grad_norm,
             gradient_checkpointing=settings.gradient_checkpointing,
-            bf16=settings.bf16,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
             save_steps=settings.save_steps,
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -145,13 +145,21 @@ class _Stop(TrainerCallback):
 
 def loss(vlm: VLM, examples: Sequence[Example], *, completion_only: bool = True) -> Tensor:
     """Mean negative log-probability of the counted tokens of a batch, with gradient."""
-    packed = pack(
-        [tree(e.prompt, [e.completion]) for e in examples], vlm.processor.tokenizer.pad_token_id
-    )
+    packed = packed_for(vlm, [tree(e.prompt, [e.completion]) for e in examples])
     if not completion_only:
         packed = _counting_prompts(vlm, packed, examples)
-    logp, _ = score(vlm, packed, vlm.features([e.prompt for e in examples]))
+    logp, _ = score(vlm, packed, vlm.features([_apart(e.prompt) for e in examples]))
     return -logp.sum() / int(packed.valid.sum())
+
+
+def _apart(prompt: Encoded) -> Encoded:
+    """A prompt whose clip is encoded for itself. One encoding for two examples of a film would have
+    the same gradient, rounded otherwise, and the cold start that ships could not be built again."""
+    return (
+        prompt
+        if prompt.pixels is None
+        else replace(prompt, pixels=prompt.pixels.view_as(prompt.pixels))
+    )
 
 
 def _counting_prompts(vlm: VLM, packed: Packed, examples: Sequence[Example]) -> Packed:
