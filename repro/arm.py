@@ -43,12 +43,14 @@ def train_arm(
     data: Path | None = None,
     videos: Path | None = None,
     model: Path | None = None,
+    until: int | None = None,
     progress: Progress = lambda row: None,
 ) -> None:
     """Train `arm` of `recipe` under `seed` into the folder `out`.
 
     resume: continue from the newest checkpoint. steps: instead of max_steps. data, videos: records
-    and media instead of the recipe's. model: start checkpoint instead of the recipe's.
+    and media instead of the recipe's. model: start checkpoint instead of the recipe's. until: save
+    and stop after this step, to be resumed; the schedule stays that of all steps.
     Raises BadInput, Undecodable, Diverged; KeyboardInterrupt after saving the step under way.
     """
     import torch
@@ -72,8 +74,9 @@ def train_arm(
         folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
         trainer = _trainer(recipe, arm, seed, out, settings, start, pool, progress)
-        run(trainer, out)
-        finish(trainer, out, settings.max_steps, time.perf_counter() - began)
+        run(trainer, out, until)
+        if trainer.state.global_step >= settings.max_steps:
+            finish(trainer, out, settings.max_steps, time.perf_counter() - began)
 
 
 def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
@@ -154,15 +157,30 @@ def trainable(start: Path, freeze_vision: bool, bf16: bool, *, half: bool = Fals
     return vlm
 
 
-def run(trainer: Any, out: Path) -> None:
-    """Train from the newest checkpoint; a signal lets the step under way end and be saved."""
+def run(trainer: Any, out: Path, until: int | None = None) -> None:
+    """Train from the newest checkpoint, to the step `until` if given; a signal lets the step under
+    way end and be saved."""
     from repro.core.checkpoint import latest, sweep
 
     sweep(out)
+    if until is not None:
+        trainer.add_callback(_stop_after(until))
     with _after_this_step(trainer) as stopped:
         trainer.train(resume=latest(out))
     if stopped:
         raise (Interrupted if stopped[0] == signal.SIGTERM else KeyboardInterrupt)
+
+
+def _stop_after(step: int) -> Any:
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            if state.global_step >= step:
+                control.should_save = control.should_training_stop = True
+            return control
+
+    return Stop()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import click
 
 from repro import exits
 from repro.cli_eval import eval_
-from repro.cli_ledger import compare, gate, ledger_
+from repro.cli_ledger import compare, gate, ledger_, regress
 from repro.cli_results import export, list_, report, score, verify
 from repro.cli_run import reproduce, train
 from repro.options import (
@@ -242,7 +242,8 @@ def data_make(split: str, films: int | None, seed: int, to: Path | None) -> None
 
 
 for command in (
-    list_, reproduce, train, eval_, score, report, compare, verify, gate, ledger_, export,
+    list_, reproduce, train, eval_, score, report, compare, verify, gate, regress, ledger_,
+    export,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""`repro compare`, `gate` and `ledger add`: runs beside runs, and into the ledger."""
+"""`repro compare`, `gate`, `regress` and `ledger add`: runs beside runs, and into the ledger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repro import exits
-from repro.options import FOLDER, json_option, show_json, table
+from repro.options import FOLDER, PATH, default_jobs, jobs_option, json_option, show_json, table
 
 if TYPE_CHECKING:
     from results.compare import Comparison
@@ -160,3 +160,40 @@ def ledger_add(folder: Path, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{filed.word}: {filed.path}")
     if not dry_run and any(filed.word == "filed" for filed in found):
         click.echo("next: `repro report` writes the scoreboard again, `repro verify` checks it")
+
+
+@click.command()
+@click.argument("papers", nargs=-1)
+@click.option(
+    "--out", type=PATH, default=Path("runs/regress"), show_default=True,
+    help="Where the new runs go; emptied first.",
+)  # fmt: skip
+@jobs_option
+@json_option
+def regress(papers: tuple[str, ...], out: Path, jobs: int | None, as_json: bool) -> None:
+    """Do the committed numbers of the micro profile still come out?
+
+    The shipped start checkpoints are evaluated again and gated against their committed rows; a new
+    seed trains a while and its curves are held against the reference seeds. Minutes on two cores;
+    exit code 6 if one differs.
+
+    \b
+    Example:
+      repro regress ktr
+    """
+    from rich.console import Console
+
+    from repro.regress import regress as again
+    from repro.show import showing
+
+    with showing(Console(stderr=True)) as show:
+        found = again(out, papers, jobs or default_jobs(), show)
+    if as_json:
+        show_json([finding.as_dict() for finding in found])
+    else:
+        table(
+            ("paper", "part", "run", "word", "why"),
+            [(f.paper, f.part, f.name, f.word, f.reason) for f in found],
+        )
+    if not all(finding.ok for finding in found):
+        raise click.exceptions.Exit(exits.REGRESSION)

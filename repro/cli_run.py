@@ -82,14 +82,18 @@ def reproduce(
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue from the newest checkpoint in --out.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's max_steps.")
+@click.option(
+    "--until", type=click.IntRange(1),
+    help="Save and stop after this step; the schedule stays that of all steps.",
+)  # fmt: skip
 @click.option("--data", type=FILE, help="Your records (.jsonl or .json) instead of the recipe's.")
 @click.option("--videos", type=FOLDER, help="Folder that the paths in --data start from.")
 @click.option("--model", type=FOLDER, help="Start checkpoint instead of the recipe's.")
 @json_option
 def train(
     recipe: str | None, also: str | None, profile: str, stage: str, arm: str | None, seed: int,
-    out: Path | None, resume: bool, steps: int | None, data: Path | None, videos: Path | None,
-    model: Path | None, as_json: bool,
+    out: Path | None, resume: bool, steps: int | None, until: int | None, data: Path | None,
+    videos: Path | None, model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one arm, or the cold start it begins from.
 
@@ -104,6 +108,8 @@ def train(
         raise click.UsageError("name a recipe, for example: repro train ktr --out DIR")
     if stage == "sft" and arm is not None:
         raise click.UsageError("the cold start has no arms: leave --arm out with --stage sft")
+    if stage == "sft" and until is not None:
+        raise click.UsageError("the cold start trains to its end: leave --until out")
     from rich.console import Console
 
     from repro.arm import train_arm
@@ -119,15 +125,18 @@ def train(
     else:
         arm = arm or chosen.paper  # a paper's own method is the arm of its name
         total = steps or chosen.arm(arm).trainer.max_steps
-        work = partial(train_arm, chosen, arm)
+        work = partial(train_arm, chosen, arm, until=until)
     out = out or Path("runs") / f"{chosen.paper}-{arm}-s{seed}"
     require_device(chosen)
     again = exits.continues(exits.resuming(resume))
     with showing(Console(stderr=True)) as show, again:
         work(
             seed, out, resume=resume, steps=steps, data=data, videos=videos, model=model,
-            progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], total),
+            progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], until or total),
         )  # fmt: skip
+    if not (out / "done.json").exists():
+        click.echo(f"{arm}-s{seed}: stopped after step {until}; --resume continues", err=True)
+        return
     done = read_json(out / "done.json")
     if as_json:
         show_json(done)

@@ -260,7 +260,7 @@ def _comparable(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         differing = [key for key in SAME if getattr(run.record, key) != getattr(first.record, key)]
-        if run.protocol_key != first.protocol_key:
+        if run.record.protocol_hash != first.record.protocol_hash:
             differing.append("protocol")
         if run.record.dataset != first.record.dataset:
             differing.append("dataset")
@@ -276,12 +276,12 @@ def _shared_protocol(
     one: Sequence[Run], other: Sequence[Run]
 ) -> tuple[Sequence[Run], Sequence[Run], tuple[str, ...]]:
     """Both arms under one protocol, if possible a shared one, and how many runs stood aside."""
-    sides = [{(r.protocol_key, r.record.seed) for r in runs} for runs in (one, other)]
+    sides = [{(r.record.protocol_hash, r.record.seed) for r in runs} for runs in (one, other)]
     paired = Counter(protocol for protocol, _ in sides[0] & sides[1])
     chosen = min(paired, key=lambda name: (-paired[name], name), default=None)
     first = [chosen or min((name for name, _ in side), default="") for side in sides]
     kept = [
-        [r for r in runs if r.protocol_key == name]
+        [r for r in runs if r.record.protocol_hash == name]
         for runs, name in zip((one, other), first, strict=True)
     ]
     aside = len(one) + len(other) - len(kept[0]) - len(kept[1])

@@ -131,7 +131,7 @@ def same_protocol(first: Run, second: Run) -> None:
         if a != b:
             found.append(f"{key} {a} and {b}")
     found += differences(first.record.protocol, second.record.protocol)
-    if not found and first.protocol_key != second.protocol_key:
+    if not found and first.record.protocol_hash != second.record.protocol_hash:
         found.append("protocol_hash (the benchmark's code)")
     if first.record.dataset != second.record.dataset:
         found.append("dataset")

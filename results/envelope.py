@@ -25,6 +25,8 @@ Lines = Sequence[Mapping[str, Any]]  # of one metrics.jsonl, steps ascending
 METRICS = ("reward", "accuracy", "length", "kl")
 SHARES = (0.10, 0.25, 0.50)
 WINDOW = 0.10  # of the planned steps, that a value is averaged over
+RATE = "learning_rate"
+LIKE = 0.10  # a reference's learning rate may be off by this share at a checked step (chosen)
 _LEAST = 1e-9  # references that agree exactly still differ by rounding
 
 
@@ -57,36 +59,48 @@ class Envelope:
 
 
 def check(lines: Lines, references: Sequence[Lines], steps: int, policy: Policy) -> Envelope:
-    """Hold `lines`, perhaps of a run under way, against whole reference runs of `steps` steps.
+    """Hold `lines`, perhaps of a run under way, against reference runs.
 
-    Only points that the run has reached are checked. Raises LedgerError when a reference run is
-    shorter than `steps`, or measures none of the metrics.
+    steps: that the run is planned for; its shares are of these, so a reference may be longer.
+    Only points that the run and every reference have reached are checked, and only where their
+    learning rates agree within a tenth: another schedule learns otherwise. Raises LedgerError when
+    the references measure none of the metrics, or one of them is not measured near a point.
     """
     raised = alarms(lines, policy)
-    if len(references) < policy.minimum_seeds:
-        reason = f"{len(references)} reference seeds, and a band needs {policy.minimum_seeds}"
-        return Envelope("no reference", reason, len(references), (), raised)
-    for reference in references:
-        if not reference or reference[-1]["step"] < steps:
-            raise LedgerError(f"a reference run ends before step {steps}")
-    reached = lines[-1]["step"] if lines else 0
-    points = [
-        (metric, step)
-        for metric in METRICS
-        for step in (math.ceil(share * steps) for share in SHARES)
-        if step <= reached and all(_has(each, metric) for each in (lines, *references))
-    ]
-    if not points:
-        if any(all(_has(each, metric) for each in references) for metric in METRICS):
-            return Envelope("inside", "no checked step reached yet", len(references), (), raised)
+    seeds = len(references)
+    if seeds < policy.minimum_seeds:
+        reason = f"{seeds} reference seeds, and a band needs {policy.minimum_seeds}"
+        return Envelope("no reference", reason, seeds, (), raised)
+    metrics = [m for m in METRICS if all(_has(each, m) for each in references)]
+    if not metrics:
         raise LedgerError(f"the reference runs measure none of {', '.join(METRICS)}")
-    found = [_check(lines, references, metric, step, steps, policy) for metric, step in points]
+    at = points(steps)
+    known = [s for s in at if all(each[-1]["step"] >= s for each in references)]
+    alike = [s for s in known if _same_rate(lines, references, s, steps)]
+    if not alike:
+        why = "trained with another learning rate" if known else f"end before step {at[0]}"
+        return Envelope("no reference", f"the references {why}", seeds, (), raised)
+    reached = lines[-1]["step"] if lines else 0
+    found = [
+        _check(lines, references, metric, step, steps, policy)
+        for metric in metrics
+        if _has(lines, metric)
+        for step in alike
+        if step <= reached
+    ]
+    if not found:
+        return Envelope("inside", "no checked step reached yet", seeds, (), raised)
     adjusted = holm([check.p for check in found])
     checks = tuple(
         Check(c.metric, c.step, c.value, c.band, p, p < policy.alpha)
         for c, p in zip(found, adjusted, strict=True)
     )
-    return _worded(checks, len(references), raised)
+    return _worded(checks, seeds, raised, [s for s in at if s not in alike])
+
+
+def points(steps: int) -> tuple[int, ...]:
+    """The steps at which a run of `steps` steps is checked."""
+    return tuple(math.ceil(share * steps) for share in SHARES)
 
 
 def band(
@@ -121,15 +135,32 @@ def _check(
     return Check(metric, step, own, wide, delta.p, False)
 
 
-def _worded(checks: tuple[Check, ...], seeds: int, raised: dict[str, tuple[int, ...]]) -> Envelope:
+def _same_rate(lines: Lines, references: Sequence[Lines], step: int, steps: int) -> bool:
+    """Whether the learning rates near `step` agree; a run that has not got there is believed."""
+    rates = []
+    for each in (lines, *references):
+        if not _has(each, RATE):
+            return True
+        if each[-1]["step"] >= step:
+            rates.append(_value(each, RATE, step, steps))
+    return max(rates) <= (1 + LIKE) * min(rates)
+
+
+def _worded(
+    checks: tuple[Check, ...], seeds: int, raised: dict[str, tuple[int, ...]], left_out: list[int]
+) -> Envelope:
+    beside = ""
+    if left_out:
+        beside = f"; step {' and '.join(map(str, left_out))} not compared: no such reference"
     out = [check for check in checks if check.outside]
     if not out:
         last = max(check.step for check in checks)
-        return Envelope("inside", f"inside the band up to step {last}", seeds, checks, raised)
+        text = f"inside the band up to step {last}{beside}"
+        return Envelope("inside", text, seeds, checks, raised)
     first = min(out, key=lambda check: check.step)
     reason = (
         f"{first.metric} is {first.value:.3g} at step {first.step}, the references predict "
-        f"{first.band.low:.3g} to {first.band.high:.3g}"
+        f"{first.band.low:.3g} to {first.band.high:.3g}{beside}"
     )
     return Envelope("outside", reason, seeds, checks, raised)
 

@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from results.protocol import key as protocol_key
 from results.schema import (
     OUTCOMES,
     UNKNOWN,
@@ -82,11 +81,6 @@ class Run:
     def temperature(self) -> float:
         """Of the decoding; 0 is greedy."""
         return temperature(self.record.protocol)
-
-    @property
-    def protocol_key(self) -> str:
-        """What runs under one protocol share, whichever version of the suite filed them."""
-        return protocol_key(self.record)
 
     @property
     def greedy(self) -> bool:

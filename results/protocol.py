@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,10 +22,22 @@ from results.schema import Record
 UNSTATED = "unstated"
 State = Literal["same", "assumed", "differs", "unstated", "not recorded"]
 
-#: Fields that recorded protocols gained after the first runs were filed, and what every run before
-#: had done there. A record without the field counts as one with this value; any other field that
-#: only one of two records has is a difference.
-ADDED: Mapping[str, Any] = {}
+#: Fields that a record leaves out where they have their ordinary value (evals.types.Protocol adds
+#: them so that the first committed records keep their hashes), and that value.
+LEFT_OUT: Mapping[str, Any] = {
+    "wording": "",
+    "system": None,
+    "before": "",
+    "prefix": "",
+    "overlap": "iou",
+    "sampling": "video-r1",
+    "clipped": True,
+    "total_pixels": 0,
+    "subtitles": "none",
+    "subset": "",
+    "aggregation": "micro",
+    "denominator": "all",
+}
 
 #: What papers call a field of evals.types.Protocol.
 OURS = {"frames": "max_frames", "prompt_id": "prompt", "scorer": "grader"}
@@ -59,25 +70,10 @@ class Field:
 
 def flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded protocol in one level: the fields of `decoding` beside the others, no seed, and
-    what an early record leaves unsaid."""
+    what a record leaves out."""
     decoding = {key: value for key, value in protocol.get("decoding", {}).items() if key != "seed"}
     rest = {key: value for key, value in protocol.items() if key != "decoding"}
-    return {**ADDED, **rest, **decoding}
-
-
-def key(record: Record) -> str:
-    """What two runs under one protocol share, 8 hex digits: the recorded hash, or for an early
-    record the hash of what it would say today, so that a new field splits no old pair."""
-    missing = {name: value for name, value in ADDED.items() if name not in record.protocol}
-    return hashed({**record.protocol, **missing}) if missing else record.protocol_hash
-
-
-def hashed(protocol: Mapping[str, Any]) -> str:
-    """evals.types.Protocol.hash of a recorded protocol: canonical JSON without the seed."""
-    data = dict(protocol)
-    if isinstance(data.get("decoding"), dict):
-        data["decoding"] = {k: v for k, v in data["decoding"].items() if k != "seed"}
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+    return {**LEFT_OUT, **rest, **decoding}
 
 
 def compare(

@@ -209,7 +209,7 @@ def decide(
     case = _Case(reported, policy, assumed or {}, spread, blank)
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in whole:
-        groups.setdefault((run.protocol_key, run.record.n), []).append(run)
+        groups.setdefault((run.record.protocol_hash, run.record.n), []).append(run)
     found = [(group, case.judge(group)) for _, group in sorted(groups.items())]
     return _combine(found, case)
 
@@ -244,7 +244,7 @@ def ledger_spread(runs: Sequence[Run]) -> Spread | None:
     for run in runs:
         r = run.record
         if r.curves is not None and not r.partial:
-            key = (r.paper, r.profile, r.arm, r.benchmark, r.split, r.metric, run.protocol_key)
+            key = (r.paper, r.profile, r.arm, r.benchmark, r.split, r.metric, r.protocol_hash)
             cells.setdefault(key, {})[r.seed] = r.score
     return pooled_spread([list(cell.values()) for cell in cells.values()])
 
@@ -480,7 +480,7 @@ def _countable(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
         name = f"{r.arm} seed {r.seed}"
         weights = r.model["sha256"] or r.model["revision"] or r.model["id"]
         varied = (
-            run.protocol_key, r.n, weights, r.seed, r.batch, *r.engine.values(), r.machine["gpu"],
+            r.protocol_hash, r.n, weights, r.seed, r.batch, *r.engine.values(), r.machine["gpu"],
         )  # fmt: skip
         if r.partial:
             excluded.append(f"{name}: partial")
@@ -498,7 +498,7 @@ def _question(runs: Sequence[Run]) -> Question:
 
 
 def _one_run_a_seed(runs: Sequence[Run]) -> None:
-    seeds = [(run.protocol_key, run.record.seed) for run in runs]
+    seeds = [(run.record.protocol_hash, run.record.seed) for run in runs]
     for run, key in zip(runs, seeds, strict=True):
         if seeds.count(key) > 1:
             raise LedgerError(

@@ -214,7 +214,9 @@ def _evidence(asked: Asked, policy: Policy) -> str:
 
 
 def _pairable(one: Run, other: Run) -> bool:
-    return one.protocol_key == other.protocol_key and one.items.ids == other.items.ids
+    return (
+        one.record.protocol_hash == other.record.protocol_hash and one.items.ids == other.items.ids
+    )
 
 
 def outcome_bar(runs: tuple[Run, ...]) -> str:

@@ -171,7 +171,7 @@ def envelope(view: View) -> str:
             known = others if len(others) >= view.policy.minimum_seeds else known
             if not known:
                 continue
-            steps = min(r.curves[-1]["step"] for r in known)
+            steps = int(run.curves[-1]["step"])
             found = check(run.curves, [r.curves for r in known], steps, view.policy)
             colour = view.colours[arm.name]
             cells = [

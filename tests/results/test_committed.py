@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from evals.types import Protocol
 from results import ledger, publish
-from results.protocol import hashed, key
+from results.protocol import LEFT_OUT
 
 ROOT = Path(publish.__file__).parents[1]
 
@@ -23,20 +25,12 @@ def test_the_committed_results_verify() -> None:
     assert found.runs >= 32 and found.files == 3
 
 
-def test_hashes_of_protocols_are_those_of_their_fields(runs: list[ledger.Run]) -> None:
-    """So that an early record can be given what later ones say, see results.protocol.key."""
-    for run in runs:
-        assert run.record.protocol_hash == hashed(run.record.protocol)
-        assert len(key(run.record)) == 8
-
-
 def test_every_committed_protocol_can_be_asked_again(runs: list[ledger.Run]) -> None:
-    """A field that evals.types.Protocol gained needs its early value in results.protocol.ADDED."""
-    from evals.types import Protocol
-    from results.protocol import ADDED
-
-    today = Protocol("x").as_dict()
+    """No recorded field is gone, and what a record leaves out means the same on both sides."""
+    known = {field.name: field for field in fields(Protocol)}
     for run in runs:
-        lacking = set(today) - set(run.record.protocol) - set(ADDED)
-        assert not lacking, f"say in results.protocol.ADDED what runs did before {lacking}"
-        assert set(run.record.protocol) <= set(today), "a field of committed runs is gone"
+        assert set(run.record.protocol) <= set(known), "a field of committed runs is gone"
+        lacking = set(known) - set(run.record.protocol)
+        assert lacking <= set(LEFT_OUT), "say in results.protocol.LEFT_OUT what they stand for"
+    for name in set(LEFT_OUT) & set(known):
+        assert known[name].default == LEFT_OUT[name], name

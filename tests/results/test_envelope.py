@@ -102,11 +102,34 @@ def test_equal_references_forgive_rounding_and_nothing_else() -> None:
     assert envelope.check(far, flat, STEPS, POLICY).word == "outside"
 
 
-def test_missing_references_are_a_state_and_short_ones_an_error() -> None:
+def test_missing_references_are_a_state() -> None:
     found = envelope.check(lines(7), REFERENCES[:2], STEPS, POLICY)
     assert found.word == "no reference" and "2 reference seeds" in found.reason
-    with pytest.raises(LedgerError, match="ends before step 100"):
-        envelope.check(lines(7), [*REFERENCES[:3], lines(9, steps=60)], STEPS, POLICY)
+    found = envelope.check(lines(7), [*REFERENCES[:3], lines(9, steps=9)], STEPS, POLICY)
+    assert found.word == "no reference" and "end before step 10" in found.reason
+    found = envelope.check(lines(7), [*REFERENCES[:3], lines(9, steps=30)], STEPS, POLICY)
+    assert {c.step for c in found.checks} == {10, 25} and "step 50 not compared" in found.reason
+
+
+def test_another_schedule_is_no_reference() -> None:
+    """A run of 60 steps against references of 100, both on a cosine from one rate."""
+
+    def rated(run: list[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+        turn = math.pi / steps
+        return [{**x, "learning_rate": 1 + math.cos(turn * x["step"])} for x in run[:steps]]
+
+    references = [rated(each, 100) for each in REFERENCES]
+    found = envelope.check(rated(lines(77), 60), references, 60, POLICY)
+    assert {check.step for check in found.checks} == {6, 15}
+    assert found.word == "inside" and "step 30 not compared" in found.reason
+    fast = [{**x, "learning_rate": 9.0} for x in lines(77)]
+    found = envelope.check(fast, references, STEPS, POLICY)
+    assert (found.word, found.reason) == (
+        "no reference", "the references trained with another learning rate",
+    )  # fmt: skip
+
+
+def test_what_a_run_or_its_references_do_not_measure() -> None:
     bare = [[{"step": s, "loss": 0.1} for s in range(1, 101)]] * 3
     with pytest.raises(LedgerError, match="measure none of"):
         envelope.check(bare[0], bare, STEPS, POLICY)
