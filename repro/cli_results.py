@@ -243,7 +243,7 @@ def report(folder: Path | None, out: Path | None, exit_code: bool, as_json: bool
             show_json({"report": done.report, "claims": [c.as_dict() for c in done.claims]})
         else:
             click.echo(f"{done.text}\nreport: {done.report}")
-        worst = [str(claim.word) for claim in done.claims]
+        worst = [str(claim.word) for claim in done.claims if claim.word != "not run"]
     else:
         found = whole(out)
         if as_json:

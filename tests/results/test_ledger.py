@@ -245,6 +245,23 @@ def test_a_record_may_not_contradict_its_rows(tmp_path: Path) -> None:
 # --- what changed afterwards ---------------------------------------------------------------
 
 
+anything = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=3)
+
+
+@given(st.sampled_from([*row(), "reply", "detail", "colour"]), anything | st.dictionaries(
+    st.text(max_size=2), anything, max_size=2), st.booleans())  # fmt: skip
+def test_the_quick_look_at_a_row_believes_nothing_that_the_schema_refuses(
+    key: str, value: Any, missing: bool
+) -> None:
+    item = {**row(), key: value}
+    if missing:
+        del item[key]
+    if schema.plain(item):
+        schema._keys(schema.ROW_SCHEMA, optional=("reply", "detail"))(item, "row")
+    assert schema.plain(row()) and schema.plain({**row(), "reply": "text"})
+    assert not schema.plain([]) and not schema.plain({**row(), "tags": {"a": 1}})
+
+
 def test_changed_rows_are_noticed(filed: Path) -> None:
     path = filed / "rows.jsonl.gz"
     lines = gzip.decompress(path.read_bytes()).decode().replace('"score": 0.25', '"score": 0.75')
