@@ -86,7 +86,7 @@ class ReplyCache:
             row = self._run("SELECT text, tokens, finished FROM replies WHERE key = ?", (key,))
             if row is None:
                 return None
-            found.append(Reply(row[0], row[1], bool(row[2])))
+            found.append(Reply(json.loads(row[0]), row[1], bool(row[2])))
         return found
 
     def put(self, keys: Sequence[str], replies: Sequence[Reply]) -> None:
@@ -95,7 +95,7 @@ class ReplyCache:
             for key, reply in zip(keys, replies, strict=True):
                 self._run(
                     "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?)",
-                    (key, reply.text, reply.tokens, int(reply.finished)),
+                    (key, json.dumps(reply.text), reply.tokens, int(reply.finished)),
                 )
 
     def _run(self, statement: str, values: tuple[Any, ...]) -> Any:

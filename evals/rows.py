@@ -83,7 +83,7 @@ class RowFile:
 def _line(row: Row) -> str:
     # Not dataclasses.asdict: it copies every value, at four times the price of writing the line.
     data = {name: getattr(row, name) for name in _NAMES} | {"tags": dict(row.tags)}
-    return json.dumps(data, ensure_ascii=False) + "\n"
+    return json.dumps(data) + "\n"  # ASCII, so that even half a surrogate pair can be written
 
 
 def _parsed(line: str) -> Any:
