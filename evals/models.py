@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evals.errors import BadInput, BlindForward, EnvironmentFault
+from evals.extract import phrase
 from evals.metrics import golds
 from evals.prompts import question_text
 from evals.seeds import derive
@@ -98,13 +99,15 @@ class Scripted:
     def answer(
         self, questions: Sequence[Question], protocol: EvalProtocol, decoding: Decoding
     ) -> list[list[Reply]]:
-        """Replies in the trained format; random is seeded by the seed and the sample's id."""
+        """Replies in the form that the grader asks for (evals.extract.phrase), which is the trained
+        one for our own; random is seeded by the seed and the sample's id.
+        """
         return [
-            [self._reply(q.sample, q.seed * 1000 + k) for k in range(decoding.samples)]
+            [self._reply(q.sample, q.seed * 1000 + k, protocol) for k in range(decoding.samples)]
             for q in questions
         ]
 
-    def _reply(self, sample: Sample, seed: int) -> Reply:
+    def _reply(self, sample: Sample, seed: int, protocol: EvalProtocol) -> Reply:
         if self.name == "oracle":
             said = golds(sample.gold, sample.kind)[0]
         elif self.name == "parrot":
@@ -112,7 +115,7 @@ class Scripted:
         else:
             draw = random.Random(derive(seed, sample.id))
             said = draw.choice(sample.options)[:1] if sample.options else str(draw.randint(0, 4))
-        text = f"<think>{self.name}</think><answer>{said}</answer>"
+        text = phrase(said, sample.kind, protocol.grader, sample.options, self.name)
         return Reply(text, len(text.split()))
 
 

@@ -34,11 +34,12 @@ from evals.extract.answers import (
     plain_float,
 )
 from evals.extract.kinds import READERS, intervals, read
+from evals.extract.phrase import phrase
 
 __all__ = [
     "DRAWS", "FAMILIES", "GRADERS", "READERS", "Answer", "Confidence", "Grader", "Reading",
     "Unparsed", "extract", "first_block", "graders_for", "intervals", "option_texts",
-    "outside_think", "plain_float", "read", "resolve",
+    "outside_think", "phrase", "plain_float", "read", "resolve",
 ]  # fmt: skip
 
 GRADERS: Mapping[str, Grader] = {

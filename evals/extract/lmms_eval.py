@@ -34,6 +34,7 @@ from evals.extract.answers import (
     option_texts,
     said,
 )
+from evals.extract.kinds import READERS
 from evals.extract.shared import (
     BRACKETS,
     PERIOD,
@@ -203,6 +204,8 @@ def _grounding(reply: str, options: Sequence[str]) -> Reading:
     return released_interval(reply, everywhere=False)
 
 
+#: Chosen: TempCompass lets an LLM answer a question from the caption; here it is a text.
+CAPTION = READERS["free-form"]
 OPEN = {"numerical": mmmu_open_reader, "free-form": mmmu_open_reader}
 _DIRECT = {"numerical": _said_number, "regression": _said_number}
 _A_TO_D = Grader({CHOICE: _best_candidate("ABCD")}, _SOURCE)
@@ -252,7 +255,7 @@ _READS: Mapping[str, Grader] = {
     "lmms-eval:videomathqa": Grader({CHOICE: first_capital("ABCDE", _GLUED)}, _SOURCE),
     "lmms-eval:vsibench": Grader({CHOICE: first_word, **_DIRECT}, _SOURCE, "vsibench"),
     "lmms-eval:mmvu": Grader({CHOICE: _whole, "free-form": _whole}, _SOURCE, "mmvu-loose"),
-    "lmms-eval:tempcompass": Grader({CHOICE: tempcompass}, _SOURCE),
+    "lmms-eval:tempcompass": Grader({CHOICE: tempcompass, "free-form": CAPTION}, _SOURCE),
     "lmms-eval:charades_sta": Grader({"temporal grounding": _grounding}, _SOURCE),
 }  # fmt: skip
 GRADERS: Mapping[str, Grader] = {

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 
 from evals.extract.answers import DRAWS, Answer, Grader, Reading, Unparsed, plain_float, said
 from evals.extract.kinds import read
-from evals.extract.lmms_eval import CHOICE, OPEN, first_word, tempcompass
+from evals.extract.lmms_eval import CAPTION, CHOICE, OPEN, first_word, tempcompass
 from evals.extract.lmms_eval import GRADERS as LMMS
 from evals.extract.reelproof import GRADERS as OURS
 from evals.extract.shared import BRACKETS, PERIOD, SPACE, first_capital, mmmu_choice
@@ -113,7 +113,7 @@ GRADERS: Mapping[str, Grader] = {
     "official:longvideobench": Grader(
         {CHOICE: first_capital("ABCDE", otherwise=DRAWS)}, _source("2.8")
     ),
-    "official:tempcompass": Grader({CHOICE: tempcompass}, _source("2.5")),
+    "official:tempcompass": Grader({CHOICE: tempcompass, "free-form": CAPTION}, _source("2.5")),
     "official:mvbench": Grader({CHOICE: first_token}, _source("2.6"), "mvbench"),
     "official:vsibench": Grader(
         {CHOICE: first_word, "numerical": _first_float, "regression": _first_float},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evals.extract.answers import Grader, Reading, Unparsed
-from evals.extract.lmms_eval import CHOICE, tempcompass
+from evals.extract.lmms_eval import CAPTION, CHOICE, tempcompass
 from evals.extract.official import first_token, holmes_letter, last_block
 from evals.extract.shared import (
     BRACKETS,
@@ -56,5 +56,5 @@ GRADERS: Mapping[str, Grader] = {
         _SOURCE, "mmmu-open",
     ),
     "vlmevalkit:mvbench": Grader({CHOICE: first_token}, _SOURCE, "mvbench"),
-    "vlmevalkit:tempcompass": Grader({CHOICE: tempcompass}, _SOURCE),
+    "vlmevalkit:tempcompass": Grader({CHOICE: tempcompass, "free-form": CAPTION}, _SOURCE),
 }  # fmt: skip

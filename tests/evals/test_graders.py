@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals import models
+from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from evals.extract import (
     DRAWS,
@@ -18,10 +20,13 @@ from evals.extract import (
     Unparsed,
     extract,
     graders_for,
+    phrase,
     resolve,
 )
 from evals.extract.official import lita_interval
 from evals.grade import grade
+from evals.run import evaluate
+from evals.types import Protocol, Sample
 
 OPTIONS = ("A. red circle", "B. blue square", "C. green triangle", "D. man", "E. woman", "F. none")
 CHOICE = "multiple choice"
@@ -472,35 +477,53 @@ def test_long_hostile_replies(piece: str) -> None:
             grade(extract(reply, kind, grader, OPTIONS), GOLDS[kind], kind, OPTIONS, grader=grader)
 
 
-# --- an oracle is always right -----------------------------------------------------------------
+# --- oracle, parrot and random -----------------------------------------------------------------
+
+READ = [(name, kind) for name, grader in GRADERS.items() for kind in grader.reads]
+CHOOSE = [name for name, kind in READ if kind == CHOICE]
 
 
-def oracle(grader: str, kind: str) -> str:
-    """The gold as the prompt that goes with the grader asks for it."""
-    gold = GOLDS[kind]
-    if kind == INTERVAL:
-        if grader == "temporal-r1":
-            return '<think>x</think><answer>{"start_time": "2", "end_time": "5"}</answer>'
-        if grader == "onethinker":
-            return '<answer>{"time": [2, 5]}</answer>'
-        if grader in ("lmms-eval", "lmms-eval:charades_sta", "temporal-r1-no-think"):
-            return "The event happens in the 2 - 5 seconds"
-    if grader == "official:mlvu":
-        return f"{gold}) blue square"
-    if grader == "official:rextime":
-        return '{"relevant_span": [2, 5], "answer": "B"}'
-    if grader == "temporal-r1" and kind == CHOICE:
-        return '<answer>{"option": "B"}</answer>'
-    if grader == "videossr" or ":" in grader or grader in FAMILIES:
-        return f"<answer>{gold}</answer>" if grader == "vlmevalkit:video_holmes" else gold
-    return f"<think>x</think><answer>{gold}</answer>"
-
-
-@pytest.mark.parametrize(
-    ("grader", "kind"), [(n, kind) for n, g in GRADERS.items() for kind in g.reads]
-)
+@pytest.mark.parametrize(("grader", "kind"), READ)
 def test_the_oracle_is_right_under_every_grader(grader: str, kind: str) -> None:
-    released_text = grader in ("video-r1", "onethinker") and kind == "OCR"
-    text = grader == "video-r1" and kind == "free-form"
-    expected = 0.0 if released_text or text else 1.0  # the family never scores text
-    assert score(oracle(grader, kind), GOLDS[kind], grader, kind) == expected
+    reply = phrase(GOLDS[kind], kind, grader, OPTIONS)
+    never = (kind == "OCR" and grader in ("video-r1", "onethinker")) or (
+        kind == "free-form" and grader == "video-r1"
+    )  # the family's released evaluator scores text 0
+    assert score(reply, GOLDS[kind], grader, kind) == float(not never)
+
+
+def asked(options: tuple[str, ...], n: int = 60) -> Benchmark:
+    labels = [option[0] for option in options]
+    samples = tuple(
+        Sample(f"q{i}", "?", CHOICE, labels[i % len(labels)], "text", None, options)
+        for i in range(n)
+    )
+    return Benchmark("made", "", samples, "", "")
+
+
+@pytest.mark.parametrize("grader", CHOOSE)
+@pytest.mark.parametrize("options", [OPTIONS[:4], ("A. yes", "B. no")], ids=["four", "yes-no"])
+def test_parrot_and_random_give_chance_under_every_grader(
+    grader: str, options: tuple[str, ...]
+) -> None:
+    questions, protocol = asked(options), Protocol("t", grader=grader)
+    chance = 1 / len(options)
+    rows = evaluate(models.load("oracle"), questions, protocol)
+    assert [row.score for row in rows] == [1.0] * 60
+    rows = evaluate(models.load("parrot"), questions, protocol)
+    assert sum(row.score for row in rows) == 60 * chance
+    runs = [evaluate(models.load("random"), questions, protocol, seed=seed) for seed in range(10)]
+    right = sum(row.score for rows in runs for row in rows)
+    assert abs(right - 600 * chance) < 4 * (600 * chance * (1 - chance)) ** 0.5
+    assert {row.outcome for rows in runs for row in rows} == {"correct", "wrong"}
+
+
+def test_phrases() -> None:
+    assert phrase("B", CHOICE, "reelproof") == "<think>so</think><answer>B</answer>"
+    assert phrase("B", CHOICE, "official:mlvu") == "B)"
+    assert phrase("A", CHOICE, "official:tempcompass", ("A. yes", "B. no")) == "yes"
+    assert phrase("A", CHOICE, "official:tempcompass", ("A. red", "B. blue")) == "A"
+    assert phrase("[2, 5]", INTERVAL, "temporal-r1", thought="x") == (
+        '<think>x</think><answer>{"start_time": "2", "end_time": "5"}</answer>'
+    )
+    assert phrase("0", INTERVAL, "temporal-r1-no-think") == "0"  # a parrot's answer
