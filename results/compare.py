@@ -130,7 +130,11 @@ def same_protocol(first: Run, second: Run) -> None:
         a, b = getattr(first.record, key), getattr(second.record, key)
         if a != b:
             found.append(f"{key} {a} and {b}")
-    found += differences(first.record.protocol, second.record.protocol)
+    found += [
+        text
+        for text in differences(first.record.protocol, second.record.protocol)
+        if text not in found
+    ]
     if not found and first.record.protocol_hash != second.record.protocol_hash:
         found.append("protocol_hash (the benchmark's code)")
     if first.record.dataset != second.record.dataset:

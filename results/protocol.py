@@ -108,11 +108,18 @@ def _field(
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Fields in which two recorded protocols differ, as "max_frames 16 and 32"."""
+    """Fields in which two recorded protocols differ, as "max_frames 16 and 32".
+
+    A record leaves out fields that have their default.
+    """
     a, b = flat(one), flat(other)
     absent = object()
+
+    def text(protocol: Mapping[str, Any], name: str) -> str:
+        return shown(protocol[name]) if name in protocol else "(its default)"
+
     return [
-        f"{name} {shown(a.get(name))} and {shown(b.get(name))}"
+        f"{name} {text(a, name)} and {text(b, name)}"
         for name in sorted(a.keys() | b.keys())
         if not _equal(a.get(name, absent), b.get(name, absent))
     ]

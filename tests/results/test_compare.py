@@ -126,6 +126,11 @@ def test_questions_that_share_a_video_flip_together() -> None:
     [
         ({"protocol": {**PROTOCOL, "max_frames": 32}}, "max_frames 16 and 32"),
         ({"protocol": {**PROTOCOL, "decoding": {"temperature": 1.0}}}, "temperature 0 and 1"),
+        ({"protocol": {**PROTOCOL, "subtitles": "all"}}, r"subtitles \(its default\) and all"),
+        (
+            {"protocol": {**PROTOCOL, "grader": "official:mvbench", "max_frames": 8}},
+            r"grader \(its default\) and official:mvbench; max_frames 16 and 8",
+        ),
         ({"protocol_hash": "00000002"}, "the benchmark's code"),
         ({"split": "validation"}, "split test and validation"),
         ({"metric": "mIoU"}, "metric accuracy and mIoU"),
@@ -135,6 +140,16 @@ def test_questions_that_share_a_video_flip_together() -> None:
 def test_what_differs_is_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(NotComparable, match=named):
         compare.compare(run("AB"), run("AB", **change), POLICY)
+
+
+def test_a_field_is_named_once() -> None:
+    many = {**PROTOCOL, "decoding": {"temperature": 0.0, "samples": 8}}
+    with pytest.raises(NotComparable) as caught:
+        compare.compare(
+            run("AB", protocol={**PROTOCOL, "decoding": {"temperature": 0.0, "samples": 1}}),
+            run("AB", protocol=many, samples=8), POLICY,
+        )  # fmt: skip
+    assert str(caught.value).count("samples 1 and 8") == 1
 
 
 def test_the_draws_seed_is_no_difference_but_other_questions_are() -> None:
