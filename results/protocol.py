@@ -108,18 +108,11 @@ def _field(
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Fields in which two recorded protocols differ, as "max_frames 16 and 32".
-
-    A record leaves out fields that have their default.
-    """
+    """Fields in which two recorded protocols differ, as "max_frames 16 and 32"."""
     a, b = flat(one), flat(other)
     absent = object()
-
-    def text(protocol: Mapping[str, Any], name: str) -> str:
-        return shown(protocol[name]) if name in protocol else "(its default)"
-
     return [
-        f"{name} {text(a, name)} and {text(b, name)}"
+        f"{name} {shown(a.get(name))} and {shown(b.get(name))}"
         for name in sorted(a.keys() | b.keys())
         if not _equal(a.get(name, absent), b.get(name, absent))
     ]
@@ -127,7 +120,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def shown(value: Any) -> str:
     """A protocol value as text: numbers without a trailing .0, nothing as "none"."""
-    if value is None:
+    if value is None or value == "":
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"

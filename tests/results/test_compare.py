@@ -127,10 +127,10 @@ def test_questions_that_share_a_video_flip_together() -> None:
         ({"protocol": {**PROTOCOL, "max_frames": 32}}, "max_frames 16 and 32"),
         ({"protocol": {**PROTOCOL, "decoding": {"temperature": 1.0}}}, "temperature 0 and 1"),
         ({"protocol": {**PROTOCOL, "subtitles": "all"}}, "subtitles none and all"),
-        ({"protocol": {**PROTOCOL, "prefix": "("}}, r"prefix \(its default\) and \("),
+        ({"protocol": {**PROTOCOL, "prefix": "("}}, r"prefix none and \("),
         (
             {"protocol": {**PROTOCOL, "grader": "official:mvbench", "max_frames": 8}},
-            r"grader \(its default\) and official:mvbench; max_frames 16 and 8",
+            "grader none and official:mvbench; max_frames 16 and 8",
         ),
         ({"protocol_hash": "00000002"}, "the benchmark's code"),
         ({"split": "validation"}, "split test and validation"),
