@@ -127,8 +127,15 @@ class Checkpoint:
 
     sees = True
 
-    def __init__(self, vlm: VLM, name: str, identity: Mapping[str, str] | None = None):
-        self.vlm, self.name, self.identity = vlm, name, identity
+    def __init__(
+        self,
+        vlm: VLM,
+        name: str,
+        identity: Mapping[str, str] | None = None,
+        *,
+        shared: bool = True,
+    ):
+        self.vlm, self.name, self.identity, self.shared = vlm, name, identity, shared
 
     def under(self, protocol: EvalProtocol) -> EvalProtocol:
         return protocol
@@ -148,12 +155,23 @@ class Checkpoint:
         if not questions:
             return []
         with naming_memory(len(questions)):
-            encoded = [self._encode(q, protocol) for q in questions]
-            drawn = self.vlm.sample(encoded, decoding, [q.own_seed for q in questions])
+            encoded = self._encoded(questions, protocol)
+            seeds = [q.own_seed for q in questions]
+            drawn = self.vlm.sample(encoded, decoding, seeds, shared=self.shared)
         return [
             [Reply(self.vlm.text(r.ids), len(r.ids), r.finished) for r in replies]
             for replies in drawn
         ]
+
+    def _encoded(self, questions: Sequence[Question], protocol: EvalProtocol) -> list[Encoded]:
+        if not self.shared:
+            return [self._encode(q, protocol) for q in questions]
+        from evals import sharing
+
+        asked = [sharing.Asked(q.clip, self.prompt(q, protocol)) for q in questions]
+        return sharing.encode(
+            self.vlm, asked, protocol, lambda place: self._encode(questions[place], protocol)
+        )
 
     def _encode(self, question: Question, protocol: EvalProtocol) -> Encoded:
         text = question_text(question.sample, protocol.prompt)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals import attention, mrope
+from evals import attention, mrope, sharing
 from evals._torchvision import install as _install_torchvision
 from evals.errors import BadInput, BlindForward
 from evals.types import Decoding, Protocol, VideoClip
@@ -276,19 +276,22 @@ class VLM:
         decoding: Decoding,
         seeds: Sequence[int],
         features: Sequence[Tensor | None] | None = None,
+        *,
+        shared: bool = False,
     ) -> list[list[Sampled]]:
         """`decoding.samples` completions per prompt. Vision pads and markers cannot be drawn.
 
         Prompts are prefilled once, left-padded to one length; their cache is then repeated.
         seeds: one per prompt; what is drawn for a prompt does not depend on the prompts beside it.
-        features: of the prompts' clips, where they are known already.
+        features: of the prompts' clips, where they are known already. shared: prefill once what
+        prompts with the same pixels have in common (evals.sharing).
         """
         training = self.model.training
         self.model.eval()  # in training mode, gradient checkpointing would drop the cache
         try:
             with torch.no_grad():
                 known = self.features(prompts) if features is None else features
-                return self._sample(prompts, decoding, seeds, known)
+                return self._sample(prompts, decoding, seeds, known, shared)
         finally:
             self.model.train(training)
 
@@ -298,15 +301,19 @@ class VLM:
         decoding: Decoding,
         seeds: Sequence[int],
         features: Sequence[Tensor | None],
+        shared: bool,
     ) -> list[list[Sampled]]:
         from transformers import DynamicCache
 
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        n, width = decoding.samples, max(len(p.ids) for p in prompts)
-        cache = DynamicCache()
-        hidden, keep = self._prefill(prompts, features, width, cache)
+        n, cache = decoding.samples, DynamicCache()
+        if shared:
+            hidden, keep = sharing.prefill(self, prompts, features, cache)
+        else:
+            width = max(len(p.ids) for p in prompts)
+            hidden, keep = self._prefill(prompts, features, width, cache)
         if n > 1:
             cache.batch_repeat_interleave(n)
         hidden, keep = hidden.repeat_interleave(n, 0), keep.repeat_interleave(n, 0)
