@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from evals.vlm import VLM, Encoded
 
 
+AT_ONCE = 64  # replies drawn at once (chosen: fastest on a CPU)
+
+
 @dataclass(frozen=True)
 class Question:
     """A sample as it is asked. clip: what is shown; None without media, or where a probe hides it
@@ -57,7 +60,8 @@ class Model(Protocol):
     """Answers questions: for each, `decoding.samples` replies.
 
     sees: whether clips have to be read for it. identity: what the cache of replies must know about
-    it (weights, processor, engine), None if nothing is to be cached.
+    it (weights, processor, engine), None if nothing is to be cached. at_once: replies it likes to
+    be asked for together; part of what makes a draw repeatable.
     """
 
     @property
@@ -65,6 +69,9 @@ class Model(Protocol):
 
     @property
     def sees(self) -> bool: ...
+
+    @property
+    def at_once(self) -> int: ...
 
     @property
     def identity(self) -> Mapping[str, str] | None: ...
@@ -84,7 +91,7 @@ class Model(Protocol):
 class Scripted:
     """oracle, parrot and random."""
 
-    sees = False
+    sees, at_once = False, AT_ONCE
     identity: Mapping[str, str] | None = None
 
     def __init__(self, name: str):
@@ -126,6 +133,7 @@ class Checkpoint:
     """
 
     sees = True
+    at_once = AT_ONCE
 
     def __init__(
         self,

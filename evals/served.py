@@ -4,7 +4,7 @@
 |-----------------------|------------------------------------------------------------------------|
 | `show=frames`         | the clip as one PNG picture per frame (default; every server takes it) |
 | `show=video`          | the clip as one mp4 of exactly its frames, lossless, at their own rate |
-| `at-once=8`           | requests in flight                                                     |
+| `parallel=8`          | requests in flight                                                     |
 | `patience=600`        | seconds to wait for one reply                                          |
 
 URL ends where `/chat/completions` follows, for example http://localhost:8000/v1. The key, where
@@ -41,10 +41,10 @@ class Served:
     name: str
     url: str
     show: Show = "frames"
-    at_once: int = 8
+    parallel: int = 8
     patience: float = 600.0
 
-    sees = True
+    sees, at_once = True, 64
     identity: Mapping[str, str] | None = None  # nobody can tell what a server runs
 
     @classmethod
@@ -61,11 +61,12 @@ class Served:
         for key, value in parse_qsl(query, keep_blank_values=True):
             if key == "show" and value in get_args(Show):
                 options["show"] = value
-            elif key in ("at-once", "patience") and value.isdigit() and int(value) > 0:
-                options[key.replace("-", "_")] = int(value)
+            elif key in ("parallel", "patience") and value.isdigit() and int(value) > 0:
+                options[key] = int(value)
             else:
                 raise BadInput(
-                    f"openai: option {key}={value}; known: show=frames|video, at-once=N, patience=S"
+                    f"openai: option {key}={value}; known: show=frames or video, parallel=N, "
+                    "patience=S"
                 )
         return cls(name, url.rstrip("/"), **options)
 
@@ -83,7 +84,7 @@ class Served:
             for q in questions
             for k in range(decoding.samples)
         ]
-        with ThreadPoolExecutor(self.at_once) as threads:
+        with ThreadPoolExecutor(self.parallel) as threads:
             try:
                 flat = list(threads.map(lambda one: self._ask(one[0], one[1], decoding), asked))
             except BaseException:
@@ -136,11 +137,11 @@ class Served:
                     f"{self.url}/chat/completions", json=body, headers=headers,
                     timeout=httpx.Timeout(self.patience, connect=10),
                 )  # fmt: skip
-            except httpx.TimeoutException:
-                why = f"gave no reply within {self.patience:g} s"
-                continue
             except httpx.TransportError as error:
-                why = f"cannot be reached ({error})"
+                late = isinstance(error, httpx.TimeoutException)
+                why = f"gave no reply within {self.patience:g} s" if late else (
+                    f"cannot be reached ({error})"
+                )  # fmt: skip
                 continue
             if response.status_code == 200:
                 return _json(response, self.url)

@@ -415,15 +415,22 @@ def _metadata(clip: VideoClip) -> Any:
     )
 
 
-def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VLM:
-    """Load a checkpoint folder. Raises BadInput when it is no whole checkpoint of a known kind."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+def _config(path: str | Path) -> Any:
+    from transformers import AutoConfig
 
     if not Path(path, "config.json").is_file():
         raise BadInput(f"{path} holds no checkpoint (config.json is missing)")
     config = AutoConfig.from_pretrained(path)
     if config.model_type not in KNOWN:
         raise BadInput(f"{path} is a {config.model_type} model; this reads {' and '.join(KNOWN)}")
+    return config
+
+
+def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VLM:
+    """Load a checkpoint folder. Raises BadInput when it is no whole checkpoint of a known kind."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    _config(path)
     model, found = AutoModelForImageTextToText.from_pretrained(
         path, dtype=getattr(torch, dtype), output_loading_info=True
     )
@@ -431,3 +438,16 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VL
         raise BadInput(f"{path} lacks {len(missing)} weights, {missing[0]} among them")
     processor = AutoProcessor.from_pretrained(path)
     return VLM(model.to(device).eval(), processor)
+
+
+def outline(path: str | Path) -> VLM:
+    """A checkpoint's processor and shape without its weights, for engines that load their own.
+
+    It encodes and counts positions; it cannot run. Raises BadInput as `load` does.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    config = _config(path)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=config.dtype)
+    return VLM(model.eval(), AutoProcessor.from_pretrained(path))

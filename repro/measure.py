@@ -34,7 +34,6 @@ from repro.recipe import Recipe
 from results import ledger
 
 PART, WORK = "rows.part.jsonl", "work.json"
-ROWS = 64  # replies drawn at once (chosen: fastest on a CPU); part of what makes a draw repeatable
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,8 @@ def asking(
 @dataclass(frozen=True)
 class Means:
     """What an evaluation may use. decoding: reads clips; None: this process does. replies: the
-    cache of replies. batch: questions answered at once, by default as many as make 64 replies."""
+    cache of replies. batch: questions answered at once, by default as many as make
+    `model.at_once` replies."""
 
     decoding: Decoding | None = None
     replies: ReplyCache | None = None
@@ -148,7 +148,7 @@ def measure(
     protocol = model.under(protocol)
     protocol = under(protocol, probe) if probe else protocol
     samples = protocol.decoding.samples
-    batch = means.batch or max(1, ROWS // samples)
+    batch = means.batch or max(1, model.at_once // samples)
     clips = means.decoding.clips(protocol) if means.decoding else None
     head = {"protocol": protocol.hash, "seed": label.seed, **asdict(weights)}
     rows: list[Row] = []

@@ -30,7 +30,7 @@ def answered(text: str, finished: bool = True) -> Reply:
 class Told:
     """Says what it was told to; counts its questions. Its clips are really read."""
 
-    name, sees = "told", True
+    name, sees, at_once = "told", True, 64
     identity: Mapping[str, str] | None = None
 
     def __init__(self, script: Mapping[str, Sequence[Reply]]):

@@ -157,7 +157,7 @@ def test_a_request_the_server_refuses_is_bad_input(server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["m", "m@", "@http://x", "m@ftp://x", "m@http://x?show=gif", "m@http://x?at-once=0",
+    "name", ["m", "m@", "@http://x", "m@ftp://x", "m@http://x?show=gif", "m@http://x?parallel=0",
              "m@http://x?colour=red"],
 )  # fmt: skip
 def test_names_that_are_none(name: str) -> None:
@@ -166,9 +166,9 @@ def test_names_that_are_none(name: str) -> None:
 
 
 def test_names() -> None:
-    model = Served.named("org/a@b@http://localhost:1/v1/?show=video&at-once=3&patience=5")
+    model = Served.named("org/a@b@http://localhost:1/v1/?show=video&parallel=3&patience=5")
     assert (model.name, model.url, model.show) == ("org/a@b", "http://localhost:1/v1", "video")
-    assert (model.at_once, model.patience) == (3, 5)
+    assert (model.parallel, model.patience) == (3, 5)
     assert model.under(PROTOCOL).id == "test+served-video"
     assert model.under(PROTOCOL).hash != PROTOCOL.hash
     assert model.identity is None  # nothing is cached of what may change behind its address

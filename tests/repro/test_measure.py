@@ -12,7 +12,6 @@ from evals.benchmarks import Benchmark, load
 from evals.errors import BadInput
 from evals.models import Question, Scripted
 from evals.types import Decoding, Protocol, Reply
-from repro import measure as module
 from repro.measure import PART, Label, Weights, measure
 from results.ledger import ROWS
 
@@ -38,7 +37,7 @@ class Watched(Scripted):
 
 @pytest.fixture
 def benchmark_(films: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    monkeypatch.setattr(module, "ROWS", 16)  # eight questions of two replies at a time
+    monkeypatch.setattr(Scripted, "at_once", 16)  # eight questions of two replies at a time
     folder = films("test", 8)
     return load("jsonl", data=folder / "records.json", root=folder)
 

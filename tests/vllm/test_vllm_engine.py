@@ -169,9 +169,9 @@ def test_shuffled_frames_are_shuffled_for_the_engine_too(sampler: VLLMSampler, v
 def test_a_clip_expanded_otherwise_stops_the_run(
     sampler: VLLMSampler, vlm: VLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    media = sampler._media
+    media = sampler.engine._media
     monkeypatch.setattr(
-        sampler, "_media", lambda p: {"video": [(f[:4], m) for f, m in media(p)["video"]]}
+        sampler.engine, "_media", lambda p: {"video": [(f[:4], m) for f, m in media(p)["video"]]}
     )
     with pytest.raises(BlindForward, match="vLLM read"):
         draw(sampler, ask(vlm, film(6)))

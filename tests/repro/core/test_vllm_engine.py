@@ -11,8 +11,9 @@ import torch
 
 from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.types import Decoding, VideoClip
+from evals.vllm_model import frames
 from evals.vlm import VLM
-from repro.core.vllm_engine import VLLMSampler, frames
+from repro.core.vllm_engine import VLLMSampler
 from repro.tiny import model as tiny
 
 
@@ -38,7 +39,7 @@ def test_several_processes_are_refused(student: VLM, monkeypatch: pytest.MonkeyP
 
 def test_without_vllm_the_machine_is_named(student: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EnvironmentFault, match="use_vllm: false, or install vllm"):
+    with pytest.raises(EnvironmentFault, match=r"install vllm 0\.31\.0 .*: use_vllm: false"):
         build(student)
 
 
