@@ -193,8 +193,6 @@ def local(path: Path, cache: Path | None = None) -> Path:
     cache: by default `$REELPROOF_CACHE/members`, kept under BUDGET bytes. Raises Undecodable when
     the archive has no such member or its bytes are damaged.
     """
-    if path.exists():
-        return path
     inside = split(path)
     if inside is None:
         return path
@@ -216,8 +214,7 @@ def local(path: Path, cache: Path | None = None) -> Path:
 
 def read(path: Path) -> bytes:
     """The bytes of a file or an archive member."""
-    inside = split(path)
-    if path.is_file() or inside is None:
+    if split(path) is None:
         return path.read_bytes()
     with tempfile.TemporaryDirectory(prefix="reelproof-") as folder:
         return local(path, Path(folder)).read_bytes()

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evals import framestore, video
+from evals import archive, framestore, video
 from evals.decoder_process import versions
 from evals.errors import BadInput, TimedOut, Undecodable
 from evals.framestore import FrameStore
@@ -229,7 +229,7 @@ class Decoding:
         """As `evals.video.read_clip`; also raises TimedOut."""
         with self._worker() as seat:
             deadline = time.monotonic() + self.limits.seconds
-            path = wanted.path
+            path = archive.local(wanted.path)
             sha256 = seat.ask({"do": "digest", "path": str(path)}, deadline)[0]["sha256"]
             key = f"{sha256} {json.dumps(asdict(self.limits))}"
             with self._counting_quarantine():
@@ -239,10 +239,10 @@ class Decoding:
                 return self._image(seat, path, deadline)
             info = video.Probe(**seat.ask({"do": "probe", "path": str(path)}, deadline)[0])
             video.shapely(path, info.height, info.width)
-            indices = video.indices_of(info, wanted, law)
-            self._within(path, info, len(indices))
-            frames = self._frames(seat, path, sha256, info, indices, deadline)
-            return VideoClip(frames, indices, info.fps, info.frames)
+            chosen = video.shown_of(info, wanted, law)
+            self._within(path, info, len(chosen.indices))
+            frames = self._frames(seat, path, sha256, info, chosen.indices, deadline)
+            return VideoClip(frames, chosen.own, info.fps, chosen.total)
 
     def _image(self, seat: _Seat, path: Path, deadline: float) -> VideoClip:
         _, pixels = seat.ask({"do": "image", "path": str(path)}, deadline)

@@ -29,6 +29,10 @@ from evals.errors import BadInput
 from evals.types import Protocol
 
 
+class NoFrames(BadInput):
+    """A question's part of its video holds no frame."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """The numbers of a protocol that a law may use."""
@@ -40,10 +44,21 @@ class Ask:
 
 @dataclass(frozen=True)
 class Shown:
-    """Frame numbers of the source, ascending, and their seconds from its start."""
+    """Frame numbers of the source, ascending, and their seconds from its start.
+
+    first, total: the part of the source that belongs to the question, its first frame number and
+    its number of frames; all of it without a span.
+    """
 
     indices: tuple[int, ...]
     seconds: tuple[float, ...]
+    first: int
+    total: int
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Frame numbers within that part: what a model is told, which sees no other."""
+        return tuple(i - self.first for i in self.indices)
 
 
 Law = Callable[[int, float, float, Ask], list[int]]
@@ -114,8 +129,8 @@ def choose(
     """Frames of a video of `total` frames at `fps` under a law.
 
     span: only these seconds belong to the question; stop: first frame never to be shown. Within
-    them the law acts as on a video of its own. Raises BadInput for an unknown law and for a span
-    that holds no frame.
+    them the law acts as on a video of its own. Raises BadInput for an unknown law, NoFrames for a
+    part that holds no frame.
     """
     if law not in LAWS:
         raise BadInput(f"unknown frame law {law!r}; known: {', '.join(LAWS)}")
@@ -123,10 +138,10 @@ def choose(
     if span is not None:
         first, end = max(0, round(span[0] * fps)), min(end, round(span[1] * fps) + 1)
     if end <= first:
-        raise BadInput(f"no frame of {total} lies in the question's part of the video")
+        raise NoFrames(f"no frame of {total} lies in the question's part of the video")
     own = end - first
     indices = tuple(first + i for i in LAWS[law](own, fps, own / fps, ask))
-    return Shown(indices, tuple(i / fps for i in indices))
+    return Shown(indices, tuple(i / fps for i in indices), first, own)
 
 
 def shown(

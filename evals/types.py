@@ -101,6 +101,11 @@ class VideoClip:
         return self.total / self.fps
 
     @property
+    def seconds(self) -> tuple[float, ...]:
+        """When each frame is seen, from the start of the clip."""
+        return tuple(i / self.fps for i in self.indices)
+
+    @property
     def sampled_fps(self) -> float:
         """Frames per second after sampling, as Qwen's processor defines it: F / total * fps."""
         return len(self.indices) / self.total * self.fps

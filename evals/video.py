@@ -1,7 +1,7 @@
 """From a file to a `VideoClip`: probe, choose frames by law, decode, remember.
 
-The frame law is Video-R1's: n = min(max(fps * duration, min_frames), max_frames) rounded down to
-an even number, frame numbers round(linspace(0, total - 1, n)).
+Which frames, evals/frames.py says. A question may own a part of its video only: the clip is then
+that part, with frame numbers of its own.
 
 PyAV probes every file and says how many frames it has. Either decoder then reads the frames asked
 for, and both give the same bytes; decord is used only where it counts as many frames as PyAV.
@@ -21,7 +21,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from evals import archive
 from evals.errors import Failure, TimedOut, Undecodable
+from evals.frames import NoFrames, Shown, shown
 from evals.types import Modality, Protocol, Sample, VideoClip
 
 #: What FFmpeg would also open: texts that name other files, text drawn as pictures, pictures.
@@ -45,15 +47,6 @@ class Probe:
     fps: float
     width: int
     height: int
-
-
-def frame_indices(
-    total: int, fps: float, *, target_fps: float, min_frames: int, max_frames: int
-) -> tuple[int, ...]:
-    """Frame numbers by the law above; a clip shorter than the law's count gives what it has."""
-    n = min(max(total / fps * target_fps, min_frames), max_frames, total)
-    n = max(int(n) // 2 * 2, 1)
-    return tuple(int(i) for i in np.round(np.linspace(0, total - 1, n)))
 
 
 def _open(path: Path) -> Any:
@@ -253,33 +246,37 @@ def shapely(path: Path, height: int, width: int) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read: a file, and what it should be. Questions that want the same share a clip."""
+    """What to read: a file, what it should be, and which part of it belongs to the question (as in
+    Sample). Questions that want the same share a clip. `path` may lead through an archive.
+    """
 
     path: Path
     modality: Modality
+    span: tuple[float, float] | None = None
+    stop: int | None = None
 
     @classmethod
     def of(cls, sample: Sample) -> Wanted:
         """Raises Undecodable for a sample that names no file."""
         if sample.media is None:
             raise Undecodable(f"sample {sample.id} names no file")
-        return cls(sample.media, sample.modality)
+        return cls(sample.media, sample.modality, sample.span, sample.stop)
 
 
-def indices_of(info: Probe, wanted: Wanted, law: Protocol) -> tuple[int, ...]:
-    """Frame numbers of a video under a protocol's frame law."""
-    return frame_indices(
-        info.frames,
-        info.fps,
-        target_fps=law.fps,
-        min_frames=law.min_frames,
-        max_frames=law.max_frames,
-    )
+def shown_of(info: Probe, wanted: Wanted, law: Protocol) -> Shown:
+    """What is shown of a video under a protocol's frame law.
+
+    Raises Undecodable where the question's part of the video holds no frame.
+    """
+    try:
+        return shown(law, info.frames, info.fps, span=wanted.span, stop=wanted.stop)
+    except NoFrames as error:
+        raise Undecodable(f"{wanted.path}: {error}") from error
 
 
 def read_clip(wanted: Wanted, law: Protocol) -> VideoClip:
     """Probe and decode in this process, by PyAV. Raises Undecodable."""
-    path = wanted.path
+    path = archive.local(wanted.path)
     if wanted.modality == "image":
         image = read_image(path)
         shapely(path, *image.shape[1:3])
@@ -287,8 +284,8 @@ def read_clip(wanted: Wanted, law: Protocol) -> VideoClip:
     known = contents(path)
     info = known.probe
     shapely(path, info.height, info.width)
-    indices = indices_of(info, wanted, law)
-    return VideoClip(decode(path, indices, known), indices, info.fps, info.frames)
+    chosen = shown_of(info, wanted, law)
+    return VideoClip(decode(path, chosen.indices, known), chosen.own, info.fps, chosen.total)
 
 
 Read = Callable[[Wanted, Protocol], VideoClip]

@@ -20,6 +20,8 @@ from torch import Tensor
 from evals import attention, mrope, sharing
 from evals._torchvision import install as _install_torchvision
 from evals.errors import BadInput, BlindForward
+from evals.frames import frame_pixels
+from evals.prompts import Turn
 from evals.types import Decoding, Protocol, VideoClip
 
 _install_torchvision()
@@ -115,22 +117,24 @@ class VLM:
 
     # --- prompts -------------------------------------------------------------------------------
 
-    def encode(self, clip: VideoClip | None, text: str, protocol: Protocol) -> Encoded:
+    def encode(self, clip: VideoClip | None, text: str | Turn, protocol: Protocol) -> Encoded:
         """Chat template, processor with video metadata, positions by the protocol's rule.
 
-        Raises BadInput when the text itself contains the token that stands for a clip.
+        text: the words after the clip, or all words of the turn. Raises BadInput when they contain
+        the token that stands for a clip.
         """
+        turn = Turn(None, "", text) if isinstance(text, str) else text
         for pad in self.processor.tokenizer.convert_ids_to_tokens([self.image_pad, self.video_pad]):
-            if pad in text:
-                raise BadInput(f"a question must not contain {pad}: {text[:80]!r}")
-        content: list[dict[str, str]] = [{"type": "text", "text": text}]
+            for said in (turn.system or "", turn.before, turn.text, turn.prefix):
+                if pad in said:
+                    raise BadInput(f"a question must not contain {pad}: {said[:80]!r}")
         media: dict[str, Any] = {}
         if clip is not None:
-            content.insert(0, {"type": clip.modality})
             media = self._media(clip, protocol)
         prompt = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            messages(turn, clip), add_generation_prompt=True, tokenize=False
         )
+        prompt += turn.prefix
         out = self.processor(text=[prompt], return_tensors="pt", **media)
         ids = out["input_ids"][0]
         pixels = out.get("pixel_values_videos", out.get("pixel_values"))
@@ -143,7 +147,7 @@ class VLM:
 
     def _media(self, clip: VideoClip, protocol: Protocol) -> dict[str, Any]:
         """What the processor is told about a clip: its frames, their times, its size in pixels."""
-        low, high = protocol.min_pixels, protocol.max_pixels
+        low, high = protocol.min_pixels, frame_pixels(protocol, len(clip.frames))
         if clip.modality == "image":
             size = {"shortest_edge": low, "longest_edge": high}
             kwargs = {"input_data_format": "channels_last", "size": size}
@@ -402,6 +406,17 @@ def _truncate(logits: Tensor, decoding: Decoding) -> Tensor:
         order = order.masked_fill(outside, float("-inf"))
         logits = torch.empty_like(logits).scatter(-1, index, order)
     return logits
+
+
+def messages(turn: Turn, clip: VideoClip | None) -> list[dict[str, Any]]:
+    """A turn and its clip in the form that chat templates take."""
+    content: list[dict[str, str]] = [] if clip is None else [{"type": clip.modality}]
+    if turn.before:
+        content.insert(0, {"type": "text", "text": turn.before})
+    if turn.text or not content:
+        content.append({"type": "text", "text": turn.text})
+    told = [] if turn.system is None else [{"role": "system", "content": turn.system}]
+    return [*told, {"role": "user", "content": content}]
 
 
 def _metadata(clip: VideoClip) -> Any:

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import BadInput
-from evals.frames import LAWS, Ask, choose, frame_pixels, shown
+from evals.frames import LAWS, Ask, NoFrames, choose, frame_pixels, shown
 from evals.types import Protocol
-from evals.video import frame_indices
 
 TABLE = [
     # law, frames in all, fps, (rate, least, most), frame numbers
@@ -70,22 +69,18 @@ def test_numbers_ascend_and_exist(
     assert 0 <= indices[0] and indices[-1] < total
 
 
-@given(total=st.integers(1, 5000), fps=st.floats(0.5, 120), most=st.integers(4, 64))
-def test_the_default_law_is_the_one_of_video(total: int, fps: float, most: int) -> None:
-    old = frame_indices(total, fps, target_fps=2.0, min_frames=4, max_frames=most)
-    assert shown(Protocol("test", max_frames=most), total, fps).indices == old
-
-
 def test_span_and_stop() -> None:
     """Frames 25 to 50 are a video of 26 frames (1.04 s): at least 4, 25/3 apart."""
     ask = Ask(2.0, 4, 16)
     assert choose("video-r1", 100, 25.0, ask, span=(1.0, 2.0)).indices == (25, 33, 42, 50)
+    part = choose("video-r1", 100, 25.0, ask, span=(1.0, 2.0))
+    assert (part.own, part.first, part.total) == ((0, 8, 17, 25), 25, 26)
     assert choose("linspace-floor", 100, 25.0, Ask(most=2), stop=50).indices == (0, 49)
     assert choose("linspace-floor", 100, 25.0, Ask(most=2), span=(3.0, 99.0)).indices == (75, 99)
     whole = Protocol("test", sampling="linspace-floor", max_frames=2, clipped=False)
     assert shown(whole, 100, 25.0, span=(1.0, 2.0)).indices == (0, 99)
     assert shown(replace(whole, clipped=True), 100, 25.0, span=(1.0, 2.0)).indices == (25, 50)
-    with pytest.raises(BadInput, match="no frame of 100 lies"):
+    with pytest.raises(NoFrames, match="no frame of 100 lies"):
         choose("fixed", 100, 25.0, ask, span=(9.0, 10.0))
     with pytest.raises(BadInput, match="unknown frame law 'every'; known: video-r1"):
         choose("every", 100, 25.0, ask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,15 +19,16 @@ from PIL import Image
 
 from evals import video
 from evals.errors import Undecodable
+from evals.frames import Ask, choose
 from evals.types import Protocol, Sample
-from evals.video import Clips, Probe, contents, decode, frame_indices, probe, read_image
+from evals.video import Clips, Probe, contents, decode, probe, read_image
 
 LAW = Protocol("test", fps=2.0, min_frames=4, max_frames=16)
 Writer = Callable[..., Path]
 
 
 def law(total: int, fps: float) -> tuple[int, ...]:
-    return frame_indices(total, fps, target_fps=2.0, min_frames=4, max_frames=16)
+    return choose("video-r1", total, fps, Ask(2.0, 4, 16)).indices
 
 
 def ask(path: Path, modality: str = "video", id: str = "q") -> Sample:
@@ -75,9 +77,7 @@ def test_golden_frames(total: int, fps: float, expected: tuple[int, ...]) -> Non
     st.integers(0, 60),
 )  # fmt: skip
 def test_law_properties(total: int, fps: float, target: float, low: int, more: int) -> None:
-    found = frame_indices(
-        total, fps, target_fps=target, min_frames=2 * low, max_frames=2 * (low + more)
-    )
+    found = choose("video-r1", total, fps, Ask(target, 2 * low, 2 * (low + more))).indices
     n = len(found)
     assert n == 1 if total == 1 else n % 2 == 0
     assert n <= min(total, 2 * (low + more))
@@ -417,3 +417,47 @@ def test_pictures_too_slim_to_encode(mp4: Writer, tmp_path: Path) -> None:
     assert "1000 x 4 pixels" in undecodable(mp4(np.zeros((4, 4, 1000, 3), np.uint8)))
     Image.new("RGB", (1000, 5)).save(tmp_path / "edge.png")
     assert Clips(LAW).load(ask(tmp_path / "edge.png", "image")) is not None
+
+
+# --- parts of videos, and videos in archives ---------------------------------------------------
+
+
+def test_a_span_is_a_video_of_its_own(mp4: Writer) -> None:
+    """Frames 4 to 8 of 12 at 4 per second: the model hears of 5 frames and of no other."""
+    frames = np.stack([np.full((32, 32, 3), 20 * i, np.uint8) for i in range(12)])
+    sample = replace(ask(mp4(frames)), span=(1.0, 2.0))
+    clip = Clips(LAW).load(sample)
+    assert clip is not None and (clip.total, clip.fps, clip.duration) == (5, 4.0, 1.25)
+    assert clip.indices == (0, 1, 3, 4) and clip.seconds == (0.0, 0.25, 0.75, 1.0)
+    assert [round(f.mean() / 20) for f in clip.frames] == [4, 5, 7, 8]
+    whole = Clips(replace(LAW, clipped=False)).load(sample)
+    assert whole is not None and whole.total == 12
+    cut = Clips(LAW).load(replace(sample, span=None, stop=6))
+    assert cut is not None and cut.total == 6 and round(cut.frames[-1].mean() / 20) == 5
+
+
+def test_questions_on_two_parts_of_a_video_do_not_share_a_clip(mp4: Writer) -> None:
+    path = mp4(np.zeros((12, 32, 32, 3), np.uint8))
+    clips = Clips(LAW)
+    one, two = (clips.load(replace(ask(path), span=s)) for s in ((0.0, 1.0), (1.0, 2.5)))
+    assert one is not None and two is not None and (one.total, two.total) == (5, 7)
+    assert clips.decodes == 2
+
+
+def test_a_span_beyond_the_end_is_undecodable(mp4: Writer) -> None:
+    path = mp4(np.zeros((12, 32, 32, 3), np.uint8))
+    with pytest.raises(Undecodable, match=r"clip\.mp4: no frame of 12 lies in the question's part"):
+        Clips(LAW).load(replace(ask(path), span=(9.0, 10.0)))
+
+
+def test_a_film_in_a_zip(mp4: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REELPROOF_CACHE", str(tmp_path / "cache"))
+    path = mp4(np.zeros((8, 32, 32, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as out:
+        out.write(path, "d/clip.mp4")
+    clip = Clips(LAW).load(ask(tmp_path / "films.zip" / "d" / "clip.mp4"))
+    assert clip is not None and clip.total == 8
+    with pytest.raises(Undecodable, match=r"films\.zip holds no d/none\.mp4"):
+        Clips(LAW).load(ask(tmp_path / "films.zip" / "d" / "none.mp4"))
+    with pytest.raises(Undecodable, match="no such file"):
+        Clips(LAW).load(ask(tmp_path / "none.zip" / "clip.mp4"))

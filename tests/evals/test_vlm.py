@@ -19,6 +19,7 @@ from torch import Tensor
 
 from evals import mrope
 from evals.errors import BadInput, BlindForward
+from evals.prompts import Turn
 from evals.seeds import derive
 from evals.types import Decoding, VideoClip
 from evals.vlm import VLM, Encoded, _truncate, load
@@ -38,7 +39,7 @@ def image(seed: int = 0) -> VideoClip:
     return VideoClip(video(seed, n=1).frames, (0,), 1.0, 1, "image")
 
 
-def encode(vlm: VLM, clip: VideoClip | None, text: str = "Which came first?") -> Encoded:
+def encode(vlm: VLM, clip: VideoClip | None, text: str | Turn = "Which came first?") -> Encoded:
     return vlm.encode(clip, text, PROTOCOL)
 
 
@@ -56,6 +57,33 @@ def prompts(student: VLM) -> list[Encoded]:
         encode(student, image(2), "Which?"),
         encode(student, video(3, n=4, total=8), "When is the red square visible?"),
     ]
+
+
+# --- what the model is told --------------------------------------------------------------------
+
+
+def test_every_part_of_a_turn_has_its_place(student: VLM) -> None:
+    """System turn, words before the clip, the clip, words after it, and how the answer begins."""
+    turn = Turn("Be brief.", "Four frames:\n", "Which came first?", "Best option:(")
+    told = student.processor.tokenizer.decode(encode(student, video(n=4, total=8), turn).ids)
+    pads = "<|video_pad|>" * told.count("<|video_pad|>")
+    assert told.replace(pads, "<|video_pad|>").endswith(
+        "Be brief.<|im_end|>\n<|im_start|>user\nFour frames:\n<|vision_start|><|video_pad|>"
+        "<|vision_end|>Which came first?<|im_end|>\n<|im_start|>assistant\nBest option:("
+    )
+    plain = encode(student, video(n=4, total=8), Turn(None, "", "Which came first?"))
+    assert torch.equal(plain.ids, encode(student, video(n=4, total=8)).ids)
+    before = encode(student, video(n=4, total=8), Turn(None, "Which came first?", ""))
+    assert student.text(before.ids).count("Which came first?") == 1
+    with pytest.raises(BadInput, match="must not contain"):
+        encode(student, None, Turn("<|video_pad|>", "", "?"))
+
+
+def test_a_total_budget_of_pixels_makes_frames_smaller(student: VLM) -> None:
+    roomy = replace(PROTOCOL, min_pixels=56 * 56, max_pixels=112 * 112)
+    tight = replace(roomy, total_pixels=4 * 56 * 56)  # 8 frames, two to a patch: 56 x 56 each
+    grids = [student.encode(video(), "?", p).grid for p in (roomy, tight)]
+    assert [g[0].tolist() for g in grids if g is not None] == [[4, 8, 8], [4, 4, 4]]
 
 
 # --- what the processor is told ----------------------------------------------------------------
