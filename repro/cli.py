@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from repro import exits
+from repro.cli_data import data
 from repro.cli_eval import eval_
 from repro.cli_ledger import compare, gate, ledger_, regress
 from repro.cli_results import export, list_, report, score, verify
@@ -211,38 +212,8 @@ def tiny_build(paper: str, out: Path | None, as_json: bool) -> None:
         table(("", ""), [(key, str(value)) for key, value in entry.items()])
 
 
-@cli.group()
-def data() -> None:
-    """Data sets, and data made from them.
-
-    \b
-    Example:
-      repro data make --split test
-    """
-
-
-@data.command("make")
-@click.option("--split", default="test", show_default=True, help="train, validation or test.")
-@click.option("--films", type=click.IntRange(1), help="How many.  [default: the split's own size]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--to", type=PATH, help="Instead of the cache.")
-def data_make(split: str, films: int | None, seed: int, to: Path | None) -> None:
-    """Write microworld films and their questions, and print the folder.
-
-    \b
-    Example:
-      repro data make --split test --films 20 --to films
-    """
-    from evals import microworld
-    from evals.errors import BadInput
-
-    if split not in microworld.SIZES:
-        raise BadInput(f"microworld has no split {split!r}; it has {', '.join(microworld.SIZES)}")
-    click.echo(microworld.make(split, n=films, seed=seed, cache=to))
-
-
 for command in (
-    list_, reproduce, train, eval_, score, report, compare, verify, gate, regress, ledger_,
+    list_, data, reproduce, train, eval_, score, report, compare, verify, gate, regress, ledger_,
     export,
 ):  # fmt: skip
     cli.add_command(command)

@@ -27,6 +27,10 @@ _TABLES = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 _LABEL = re.compile(r"\(?([A-Z])[).:]\s*")
 
 
+class BadGold(BadInput):
+    """A record's right answer is none of its options."""
+
+
 class Record(dict[str, Any]):
     """One record as its owner wrote it; `where` says which, for messages."""
 
@@ -37,6 +41,10 @@ class Record(dict[str, Any]):
     def fail(self, message: str) -> BadInput:
         """The error to raise about this record."""
         return BadInput(f"{self.where}: {message}")
+
+    def bad_gold(self, message: str) -> BadGold:
+        """The error to raise about a right answer that is none of the options."""
+        return BadGold(f"{self.where}: {message}")
 
     def need(self, *keys: str) -> Any:
         """The value of the first of these fields that is there and not null."""
@@ -74,7 +82,7 @@ class Record(dict[str, Any]):
         """The letter of a right option that is given by its number, from 0."""
         value = self.number(*keys)
         if value != int(value) or not 0 <= value < len(options):
-            raise self.fail(f"`{keys[0]}` {value:g} is not one of {len(options)} options")
+            raise self.bad_gold(f"`{keys[0]}` {value:g} is not one of {len(options)} options")
         return ascii_uppercase[int(value)]
 
     def letter(self, options: Sequence[str], *keys: str) -> str:
@@ -83,7 +91,7 @@ class Record(dict[str, Any]):
         match = re.fullmatch(r"\(?([A-Za-z])(?:[).:].*)?", said, re.DOTALL)
         letter = match[1].upper() if match else ""
         if letter not in {option[0] for option in options}:
-            raise self.fail(f"`{keys[0]}` {said[:40]!r} is not one of {len(options)} options")
+            raise self.bad_gold(f"`{keys[0]}` {said[:40]!r} is not one of {len(options)} options")
         return letter
 
     def matching(self, options: Sequence[str], *keys: str) -> str:
@@ -91,7 +99,7 @@ class Record(dict[str, Any]):
         said = self.text(*keys)
         named = [option[0] for option in options if option[3:].strip() == said.strip()]
         if len(named) != 1:
-            raise self.fail(f"`{keys[0]}` {said[:40]!r} is the text of {len(named)} options")
+            raise self.bad_gold(f"`{keys[0]}` {said[:40]!r} is the text of {len(named)} options")
         return named[0]
 
     def spans(self, *keys: str) -> list[tuple[float, float]]:
@@ -122,7 +130,7 @@ def lettered(texts: Iterable[str]) -> tuple[str, ...]:
 
 def written(spans: Iterable[tuple[float, float]]) -> str:
     """Spans as a gold text, "[1, 2.5] or [7, 9]"."""
-    return " or ".join(f"[{start:.10g}, {end:.10g}]" for start, end in spans)
+    return " or ".join(f"[{start:.15g}, {end:.15g}]" for start, end in spans)
 
 
 def asked(caption: str) -> str:

@@ -61,7 +61,7 @@ def sample(row: Record, files: Files) -> Sample:
         gold = next((o[0] for o in options if o[3:].strip() in texts), "")
         lines = [line for line, match in zip(lines, matches, strict=True) if not match]
     if not gold:
-        raise row.fail(f"`answer` {row.get('answer')!r} is none of the options")
+        raise row.bad_gold(f"`answer` {row.get('answer')!r} is none of the options")
     return Sample(
         id=f"{part}/{row.where.rsplit(' ', 1)[-1]}",
         question="\n".join(lines),

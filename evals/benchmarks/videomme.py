@@ -58,5 +58,5 @@ def sample(row: Record, files: Files) -> Sample:
         options=options,
         cluster=video,
         tags=tags,
-        facts={"subtitles": str(subtitles)} if files.holds(subtitles) else {},
+        facts={"subtitles": str(subtitles) if files.holds(subtitles) else ""},
     )

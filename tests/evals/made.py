@@ -172,8 +172,8 @@ def videomme(root: Path) -> None:
 
 def tempcompass(root: Path) -> None:
     def ask(part: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        both = [{"video_id": str(i % 2), "dim": ("action", "speed")[i % 2], **row}
-                for i, row in enumerate(rows)]  # fmt: skip
+        both = [{"video_id": str(i % 2), "dim": ("action", "speed")[i % 2], **row,
+                 "question": f"{i}: {row['question']}"} for i, row in enumerate(rows)]  # fmt: skip
         save(root / part / "test-00000-of-00001.parquet", both)
 
     lines = "A. running\nB. sitting\nC. waving"
