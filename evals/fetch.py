@@ -56,6 +56,7 @@ def fetch(
             f"{name} is not on the hub: take it from https://{card.host}.com/{card.dataset}"
         )
     chosen = commit(name, revision)
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -84,7 +85,7 @@ def fetch(
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         HfHubHTTPError,
-        httpx.HTTPError,
+        HTTPError,
     ) as error:
         raise EnvironmentFault(
             f"the hub cannot be reached ({type(error).__name__}); run the command again to continue"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.extract import phrase
 from evals.metrics import golds
-from evals.prompts import question_text
+from evals.prompts import Turn, render
 from evals.seeds import derive
 from evals.types import Decoding, Reply, Sample, VideoClip
 from evals.types import Protocol as EvalProtocol
@@ -49,6 +49,10 @@ class Question:
     def __post_init__(self) -> None:
         if self.clip is None and self.sample.modality != "text" and not self.blind:
             raise BlindForward(f"question {self.sample.id} would be asked without its clip")
+
+    def turn(self, protocol: EvalProtocol) -> Turn:
+        """The words around the clip."""
+        return render(self.sample, protocol, self.clip.seconds if self.clip else ())
 
     @property
     def own_seed(self) -> int:
@@ -89,7 +93,7 @@ class Model(Protocol):
 
 
 class Scripted:
-    """oracle, parrot and random."""
+    """oracle, parrot and random, in words that the protocol's grader reads."""
 
     sees, at_once = False, AT_ONCE
     identity: Mapping[str, str] | None = None
@@ -101,7 +105,7 @@ class Scripted:
         return protocol
 
     def prompt(self, question: Question, protocol: EvalProtocol) -> str:
-        return question_text(question.sample, protocol.prompt)
+        return question.turn(protocol).words
 
     def answer(
         self, questions: Sequence[Question], protocol: EvalProtocol, decoding: Decoding
@@ -149,12 +153,13 @@ class Checkpoint:
         return protocol
 
     def prompt(self, question: Question, protocol: EvalProtocol) -> str:
-        content = [{"type": "text", "text": question_text(question.sample, protocol.prompt)}]
-        if question.clip is not None:
-            content.insert(0, {"type": question.clip.modality})
+        from evals.vlm import messages
+
+        turn = question.turn(protocol)
         rendered: str = self.vlm.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            messages(turn, question.clip), add_generation_prompt=True, tokenize=False
         )
+        rendered += turn.prefix
         return rendered
 
     def answer(
@@ -182,8 +187,7 @@ class Checkpoint:
         )
 
     def _encode(self, question: Question, protocol: EvalProtocol) -> Encoded:
-        text = question_text(question.sample, protocol.prompt)
-        return self.vlm.encode(question.clip, text, protocol)
+        return self.vlm.encode(question.clip, question.turn(protocol), protocol)
 
 
 @contextmanager

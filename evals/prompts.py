@@ -23,9 +23,10 @@ Its placeholders are filled once, from left to right; all other braces stay.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ class Turn:
     before: str
     text: str
     prefix: str = ""
+
+    @property
+    def words(self) -> str:
+        """All of it as one text: the text itself where there is no more."""
+        plain = self.system is None and not self.before and not self.prefix
+        return self.text if plain else json.dumps(asdict(self), ensure_ascii=False)
 
 
 def render(sample: Sample, protocol: Protocol, seconds: Sequence[float] = ()) -> Turn:

@@ -27,7 +27,6 @@ from urllib.parse import parse_qsl
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.models import Question
-from evals.prompts import question_text
 from evals.types import Decoding, Protocol, Reply, VideoClip
 
 Show = Literal["frames", "video"]
@@ -71,16 +70,17 @@ class Served:
         return cls(name, url.rstrip("/"), **options)
 
     def under(self, protocol: Protocol) -> Protocol:
-        return replace(protocol, id=f"{protocol.id}+served-{self.show}")
+        """A server writes its answer from the beginning, so that a prefix cannot be given."""
+        return replace(protocol, id=f"{protocol.id}+served-{self.show}", prefix="")
 
     def prompt(self, question: Question, protocol: Protocol) -> str:
-        return question_text(question.sample, protocol.prompt)
+        return question.turn(protocol).words
 
     def answer(
         self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
     ) -> list[list[Reply]]:
         asked = [
-            (self._message(q, protocol), (q.own_seed + k) % 2**31)
+            (self._messages(q, protocol), (q.own_seed + k) % 2**31)
             for q in questions
             for k in range(decoding.samples)
         ]
@@ -93,14 +93,19 @@ class Served:
         n = decoding.samples
         return [flat[first : first + n] for first in range(0, len(flat), n)]
 
-    def _message(self, question: Question, protocol: Protocol) -> list[dict[str, Any]]:
-        content = [{"type": "text", "text": self.prompt(question, protocol)}]
-        return [*_shown(question.clip, self.show), *content]
+    def _messages(self, question: Question, protocol: Protocol) -> list[dict[str, Any]]:
+        turn = question.turn(protocol)
+        before, text = (
+            [{"type": "text", "text": t}] if t else [] for t in (turn.before, turn.text)
+        )
+        content = [*before, *_shown(question.clip, self.show), *text]
+        told = [] if turn.system is None else [{"role": "system", "content": turn.system}]
+        return [*told, {"role": "user", "content": content}]
 
-    def _ask(self, content: list[dict[str, Any]], seed: int, decoding: Decoding) -> Reply:
+    def _ask(self, messages: list[dict[str, Any]], seed: int, decoding: Decoding) -> Reply:
         body = {
             "model": self.name,
-            "messages": [{"role": "user", "content": content}],
+            "messages": messages,
             "max_tokens": decoding.max_new_tokens,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,

@@ -28,9 +28,19 @@ PROBES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotat
 @click.option("--recipe", help="Take protocol, benchmark and sampling from this recipe.")
 @profile_option
 @click.option("--benchmark", help="Id of a benchmark (repro list).  [default: the recipe's]")
-@click.option("--split", help="[default: the recipe's, else test]")
+@click.option("--split", help="[default: the recipe's, else the one that papers report]")
+@click.option("--subset", help="Parts of the benchmark, with commas.  [default: the protocol's]")
+@click.option(
+    "--protocol",
+    help="official, video-r1@32f, ffr, temporal-r1, lmms-eval, vlmevalkit@64frame, ..."
+    "  [default: the recipe's, else as Video-R1 asks]",
+)
 @click.option("--data", type=FILE, help="Your records, for --benchmark jsonl.")
-@click.option("--videos", type=FOLDER, help="Folder that the paths in the records start from.")
+@click.option(
+    "--root", "--videos", "videos", type=FOLDER,
+    help="Your copy of the benchmark's data, or the folder that paths in --data start from."
+    "  [default: $REELPROOF_DATA/BENCHMARK]",
+)  # fmt: skip
 @click.option(
     "--model",
     help="Checkpoint folder, vllm:FOLDER, openai:MODEL@URL, oracle, parrot or random."
@@ -73,11 +83,12 @@ PROBES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotat
 @click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
 @json_option
 def eval_(
-    recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
-    videos: Path | None, model: str | None, arm: str | None, seed: int, samples: int | None,
+    recipe: str | None, profile: str, benchmark: str | None, split: str | None,
+    subset: str | None, protocol: str | None, data: Path | None, videos: Path | None,
+    model: str | None, arm: str | None, seed: int, samples: int | None,
     temperature: float | None, greedy: bool, probes: tuple[str, ...], limit: int | None,
-    save_replies: bool, batch: int | None, decoder: str, workers: int | None, clip_seconds: float,
-    cache: bool, out: Path | None, resume: bool, as_json: bool,
+    save_replies: bool, batch: int | None, decoder: str, workers: int | None,
+    clip_seconds: float, cache: bool, out: Path | None, resume: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a model and file its record.
 
@@ -86,6 +97,7 @@ def eval_(
     \b
     Examples:
       repro eval --benchmark microworld --model oracle --out runs/oracle
+      repro eval --benchmark mmvu --protocol video-r1@32f --root ~/data/mmvu --model DIR
       repro eval --benchmark jsonl --data my.jsonl --videos films --model DIR --out runs/mine
       repro eval --recipe ktr --probe no-video --probe shuffled --out runs/probed
     """
@@ -95,9 +107,10 @@ def eval_(
         raise click.UsageError("name a benchmark, for example: --benchmark microworld")
     from repro.measure import Label, answering, asking
 
-    chosen, loaded, protocol = asking(
-        recipe, profile, benchmark, split, data, videos, seed, greedy, samples, temperature
-    )
+    chosen, loaded, law = asking(
+        recipe, profile, benchmark, split, data, videos, seed, greedy, samples, temperature,
+        protocol, subset,
+    )  # fmt: skip
     answerer, weights = answering(model, chosen)
     label = Label(
         paper=chosen.paper if chosen else "own",
@@ -105,12 +118,12 @@ def eval_(
         arm=arm or _plain(answerer.name),
         seed=seed,
     )
-    asked = _Asked(answerer, weights, loaded, protocol, label, limit, save_replies, resume)
+    asked = _Asked(answerer, weights, loaded, law, label, limit, save_replies, resume)
     out = out or Path("runs") / f"{loaded.name}-{label.arm}-s{seed}"
     reading = _Reading(decoder, workers, clip_seconds, cache, batch)
     with exits.continues(exits.resuming(resume)):
         runs = _evaluate(asked, out, dict.fromkeys(probes), reading)
-    _tell(runs, out, as_json)
+    _tell(runs, loaded, out, as_json)
 
 
 @dataclass(frozen=True)
@@ -216,9 +229,9 @@ def _plain(name: str) -> str:
     return kept.strip("-.")[:80] or "model"
 
 
-def _tell(runs: dict[str | None, Run], out: Path, as_json: bool) -> None:
+def _tell(runs: dict[str | None, Run], benchmark: Benchmark, out: Path, as_json: bool) -> None:
     from repro.folder import read_json
-    from repro.measure import WORK
+    from repro.measure import WORK, numbers
     from repro.probing import gain
     from results.policy import load_policy
 
@@ -228,12 +241,16 @@ def _tell(runs: dict[str | None, Run], out: Path, as_json: bool) -> None:
     work = read_json(out / WORK) if (out / WORK).exists() else {}
     if as_json:
         probed = {"probes": {p: g.as_dict() for p, g in gains.items()}} if gains else {}
-        show_json({**asdict(plain.record), "work": work, **probed})
+        found = {"numbers": numbers(plain, benchmark, out)}
+        show_json({**asdict(plain.record), **found, "work": work, **probed})
         return
     record = plain.record
     part = " (partial)" if record.partial else ""
     counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
     click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
+    click.echo(
+        ", ".join(f"{name} {100 * x:.1f} %" for name, x in numbers(plain, benchmark, out).items())
+    )
     if work:
         click.echo(_cost(work))
     if gains:

@@ -2,6 +2,7 @@
 
 <out>/rows.part.jsonl      rows so far; its head line says under which protocol and model
 <out>/rows.jsonl.gz, record.json      when all are in; the record is written last
+<out>/numbers.json         what the benchmark is known by: micro, macro, mIoU, ... (evals.aggregate)
 <out>/work.json            what it cost: idle share, coverage, clips decoded, replies from the cache
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evals import benchmarks, models
+from evals import benchmarks, models, protocols
+from evals.aggregate import aggregate
 from evals.benchmarks import Benchmark
 from evals.decoding import Decoding
 from evals.errors import BadInput, EnvironmentFault
@@ -33,7 +35,7 @@ from repro.folder import write_json
 from repro.recipe import Recipe
 from results import ledger
 
-PART, WORK = "rows.part.jsonl", "work.json"
+PART, WORK, NUMBERS = "rows.part.jsonl", "work.json", "numbers.json"
 
 
 @dataclass(frozen=True)
@@ -88,29 +90,37 @@ def _processor_sha256(folder: Path) -> str:
 def asking(
     recipe: str | None, profile: str, benchmark: str | None, split: str | None, data: Path | None,
     root: Path | None, seed: int, greedy: bool, samples: int | None, temperature: float | None,
+    protocol: str | None = None, subset: str | None = None,
 ) -> tuple[Recipe | None, Benchmark, Protocol]:  # fmt: skip
     """What `repro eval` asks, and how: the recipe's choices, then what the options override.
 
-    Microworld without a recipe is shown as its student sees it, anything else as Video-R1 does.
+    protocol: a name of evals.protocols. Without it microworld without a recipe is shown as its
+    student sees it, anything else as Video-R1 does. subset: of the benchmark; by default the
+    protocol's.
     """
     chosen = Recipe.load(recipe, profile) if recipe else None
     base = chosen or (Recipe.load("ktr") if benchmark == "microworld" else None)
     name, part = benchmark or "", split
     if chosen:
         name, part = benchmark or chosen.evaluation.benchmark, split or chosen.evaluation.split
-    loaded = benchmarks.load(name, split=part, root=root, data=data)
-    decoding = base.decoding(greedy=greedy, seed=seed) if base else Drawing(seed=seed)
+    named = protocols.load(protocol, name) if protocol else None
+    part_of = (named.subset if named else "") if subset is None else subset
+    loaded = benchmarks.load(name, split=part, root=root, data=data, subset=part_of)
+    if named:
+        decoding = (
+            Drawing(max_new_tokens=named.decoding.max_new_tokens) if greedy else named.decoding
+        )
+        decoding = replace(decoding, seed=seed)
+    else:
+        decoding = base.decoding(greedy=greedy, seed=seed) if base else Drawing(seed=seed)
     if samples is not None:
         decoding = replace(decoding, samples=samples)
     if temperature is not None:
         decoding = replace(decoding, temperature=temperature)
     if decoding.temperature == 0 and decoding.samples > 1:
         raise BadInput("greedy replies are all the same: --samples needs a --temperature above 0")
-    return (
-        chosen,
-        loaded,
-        base.protocol(decoding) if base else Protocol("video-r1", decoding=decoding),
-    )
+    asked = named or (base.protocol(decoding) if base else Protocol("video-r1"))
+    return chosen, loaded, replace(asked, decoding=decoding, subset=part_of)
 
 
 @dataclass(frozen=True)
@@ -253,3 +263,17 @@ def _engine_of(engine: str) -> dict[str, str]:
         raise EnvironmentFault(f"{error.name} is not installed here (requirements/vllm.py)") from (
             error
         )
+
+
+def numbers(run: ledger.Run, benchmark: Benchmark, out: Path) -> dict[str, float]:
+    """The numbers that a benchmark is known by, the protocol's headline first; also written to
+    <out>/numbers.json. Fractions.
+    """
+    data = dict(run.record.protocol)
+    protocol = Protocol(**{**data, "decoding": Drawing(**data["decoding"])})
+    rows = [Row(**{f.name: getattr(row, f.name) for f in fields(Row)}) for row in run.rows]
+    found = aggregate(rows, benchmark.card, protocol)
+    first = [name for name in (protocol.aggregation,) if name in found]
+    ordered = {name: found[name] for name in dict.fromkeys((*first, *found))}
+    write_json(out / NUMBERS, ordered)
+    return ordered

@@ -43,9 +43,9 @@ GOLDEN = Golden(
 
 
 def rows(files: Files, split: str, wanted: Sequence[str]) -> list[Record]:
-    types = {_TYPES[part] for part in wanted or _TYPES}
+    types = {_TYPES[part] for part in wanted}
     found = files.rows(f"{split}.json", f"{split}-*.parquet")
-    return [row for row in found if row.need("question_type") in types]
+    return [row for row in found if not types or row.need("question_type") in types]
 
 
 def sample(row: Record, files: Files) -> Sample:

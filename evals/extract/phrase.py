@@ -43,7 +43,7 @@ def phrase(
 
 
 def _timed(said: str, kind: str, grader: str, span: tuple[float, float]) -> str:
-    start, end = (f"{seconds:g}" for seconds in span)
+    start, end = (f"{seconds:.15g}" for seconds in span)
     if grader == "official:rextime" and kind == "grounded qa":
         return json.dumps({"relevant_span": list(span), "answer": said.strip()[:1]})
     if kind != "temporal grounding":

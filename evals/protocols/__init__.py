@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import BadInput
+from evals.extract import resolve
 from evals.types import Decoding, Protocol
 
 _HERE = Path(__file__).parent
@@ -68,6 +69,7 @@ def load(name: str, benchmark: str) -> Protocol:
         raise BadInput(
             f"protocol {base}: unknown field {key!r}" + (f"; {near[0]}?" if near else "")
         )
+    merged["grader"] = resolve(merged.get("grader", "reelproof"), benchmark)
     merged["decoding"] = Decoding(**merged.get("decoding", {}))
     prompt = merged.get("prompt", "video-r1")
     full = f"{base}@{variant}" if variant else base
