@@ -241,16 +241,16 @@ def _tell(runs: dict[str | None, Run], benchmark: Benchmark, out: Path, as_json:
     work = read_json(out / WORK) if (out / WORK).exists() else {}
     if as_json:
         probed = {"probes": {p: g.as_dict() for p, g in gains.items()}} if gains else {}
-        found = {"numbers": numbers(plain, benchmark, out)}
+        found = {"numbers": numbers(plain, benchmark, out)} if benchmark.card else {}
         show_json({**asdict(plain.record), **found, "work": work, **probed})
         return
     record = plain.record
     part = " (partial)" if record.partial else ""
     counts = ", ".join(f"{n} {name}" for name, n in record.outcomes.items())
     click.echo(f"{record.arm}: {100 * record.score:.1f} % of {record.n} questions{part} ({counts})")
-    click.echo(
-        ", ".join(f"{name} {100 * x:.1f} %" for name, x in numbers(plain, benchmark, out).items())
-    )
+    if benchmark.card:
+        known = numbers(plain, benchmark, out).items()
+        click.echo(", ".join(f"{name} {100 * x:.1f} %" for name, x in known))
     if work:
         click.echo(_cost(work))
     if gains:

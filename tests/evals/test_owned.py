@@ -274,8 +274,15 @@ def test_where_the_data_is(
         benchmarks.load("mmvu", root=tmp_path)
 
 
-@pytest.mark.parametrize(("name", "base"), [("mvbench", "official"), ("rextime", "official"),
-                         ("video_holmes", "video-r1"), ("videomme", "official@subtitles")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("mvbench", "official"),
+        ("rextime", "official"),
+        ("video_holmes", "video-r1"),
+        ("videomme", "official@subtitles"),
+    ],
+)
 def test_a_real_student_is_asked_in_the_protocols_own_words(
     name: str, base: str, data: Callable[[str], Path], student: VLM, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
