@@ -169,7 +169,8 @@ def _sheet(path: Path) -> Iterator[tuple[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > _LARGEST:
                 raise BadInput(f"{path} unpacks to more than 1 GiB: save it as .tsv")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        # Not data_only: a reply that begins with "=" was stored as a formula.
+        book = openpyxl.load_workbook(path, read_only=True)
         rows = book.worksheets[0].iter_rows(values_only=True)
         names = [str(name) for name in next(rows, ())]
         for number, cells in enumerate(rows, 2):

@@ -28,7 +28,7 @@ API_FAILURE = Unparsed("the tool recorded a failure of its API instead of a repl
 
 @dataclass(frozen=True)
 class Rescored:
-    """Scores by grader, in the order asked for; `skipped` graders read no question of the file."""
+    """Scores by grader, in the order asked for; `skipped` graders do not read such questions."""
 
     tool: str
     replies: int
@@ -83,18 +83,21 @@ def rescore(
     kinds = {pair.sample.kind for pair in replies.pairs}
     every = tuple(graders) == ("all",)
     names = graders_for(benchmark) if every else [resolve(g, benchmark) for g in graders]
-    able = [name for name in names if kinds & GRADERS[name].reads.keys()]
+    # Of all graders only those that read every question; a named one need only read some.
+    needed = len(kinds) if every else 1
+    able = [name for name in names if len(kinds & GRADERS[name].reads.keys()) >= needed]
     if not able:
         raise BadInput(f"{', '.join(names)} reads no {' or '.join(sorted(kinds))} question")
     card = benchmarks.card(benchmark) if benchmark in benchmarks.OWNED else None
     asked = protocol or Protocol("saved")
     found: dict[str, Mapping[str, Any]] = {}
     for name in able:
-        rows, luck = _rows(replies.pairs, replace(asked, grader=name), judge)
+        rows, luck, rules = _rows(replies.pairs, replace(asked, grader=name), judge)
         found[name] = {
             "n": len({row.id for row in rows}),
             **aggregate(rows, card, asked),
             "luck": luck,
+            "rules": rules,
             "outcomes": dict(sorted(Counter(row.outcome for row in rows).items())),
             "unparsed": dict(Counter(r.detail for r in rows if r.detail).most_common(5)),
             "scores": [row.score for row in rows],
@@ -106,8 +109,10 @@ def rescore(
 
 def _rows(
     pairs: Sequence[Saved], protocol: Protocol, judge: Judge | None
-) -> tuple[list[Row], float]:
-    """Rows in the file's order, and the mean score that drawing at random would have added."""
+) -> tuple[list[Row], float, dict[str, int]]:
+    """Rows in the file's order, the mean score that drawing at random would have added, and the
+    rules by which answers were read, as "stated (medium)" -> replies.
+    """
     readings: list[Answer | Unparsed] = [
         API_FAILURE
         if pair.failed
@@ -137,4 +142,5 @@ def _rows(
         used = replace(protocol, grader="reelproof") if own else protocol
         rows.append(graded(pair.sample, pair.reply, reading, seen[pair.sample.id], used))
         seen[pair.sample.id] += 1
-    return rows, luck / len(pairs)
+    rules = Counter(f"{r.rule} ({r.confidence})" for r in readings if isinstance(r, Answer))
+    return rows, luck / len(pairs), dict(rules.most_common())

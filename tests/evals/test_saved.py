@@ -165,6 +165,8 @@ def test_vlmevalkit_letters_in_columns_and_numbers(tmp_path: Path) -> None:
         (0, "red", "blue", None, "B", "B"),
     )  # fmt: skip
     assert one(read(path)) == ("multiple choice", "B", ("A. red", "B. blue"), "B")
+    path = xlsx(tmp_path / "f.xlsx", ("answer", "prediction"), ("B", "=B, I think"))
+    assert one(read(path))[3] == "=B, I think"
     path = xlsx(tmp_path / "b.xlsx", ("index", "answer", "prediction"), (0, 3.0, 3))
     assert one(read(path)) == ("numerical", "3", (), "3")
 

@@ -54,6 +54,9 @@ def test_the_spread_between_graders(replies: Path) -> None:
     }  # fmt: skip
     assert found["graders"]["strict"]["outcomes"] == {"correct": 1, "unparsed": 3}
     assert found["graders"]["strict"]["unparsed"] == {"no complete <answer> block": 3}
+    assert found["graders"]["reelproof"]["rules"] == {
+        "answer block (high)": 1, "leading label (high)": 2,
+    }  # fmt: skip
     text = run(replies, "--graders", "strict,reelproof,video-r1").output
     assert "spread 50.0 points (strict to reelproof); graders disagree on 50.0 % of 4" in text
     assert "75.0 %" in text
@@ -110,6 +113,11 @@ def test_graders_that_read_nothing_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"reply": "3", "answer": "3", "type": "regression"})
     found = data(path, "--graders", "all")
     assert "videossr" in found["skipped"] and found["graders"]["video-r1"]["micro"] == 1.0
+    both = write(tmp_path / "b.jsonl", choice("B", "B"),
+                 {"id": "n", "reply": "3", "answer": "3", "type": "regression"})  # fmt: skip
+    found = data(both, "--graders", "all")
+    assert "videossr" in found["skipped"] and "lmms-eval" in found["graders"]
+    assert data(both, "--graders", "videossr")["graders"]["videossr"]["micro"] == 0.5
     result = run(path, "--graders", "videossr")
     assert result.exit_code == 2 and "reads no regression question" in result.output
 
