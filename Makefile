@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor smoke test test-slow test-vllm lint bench report clean
+.PHONY: help setup doctor smoke test test-slow test-vllm lint bench regress report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 18
@@ -50,7 +50,11 @@ lint: $(READY)  ## ruff and mypy
 bench: $(READY)  ## Speed and cost counters
 	$(BIN)/pytest -m perf --benchmark-only
 
-report: $(READY)  ## Write the report of the last micro run again
+regress: $(READY)  ## The committed numbers still come out: gate, training envelope, reported cells (minutes)
+	@$(BIN)/repro regress
+	$(BIN)/pytest -q tests/regression
+
+report: $(READY)  ## results/report.html of everything, SCOREBOARD.md and the README's numbers
 	@$(BIN)/repro report
 
 clean:  ## Remove runs and caches; .venv and committed results stay

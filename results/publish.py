@@ -64,11 +64,15 @@ class Verified:
 
 
 def scoreboard_markdown(board: Board, *, brief: bool = False) -> str:
-    """The board as Markdown. brief: one line per paper, for the README."""
-    parts = [f"**{board.headline}.**", _brief(board) if brief else _full(board)]
-    if micro := [_micro(part, board.policy) for part in board.micro]:
+    """The board as Markdown: the papers, then the micro profile. brief: for the README, where the
+    reader has just run the micro profile, it comes first, and a paper is one line."""
+    papers = [f"**{board.headline}.**", _brief(board) if brief else _full(board)]
+    micro = [_micro(part, board.policy) for part in board.micro]
+    level = "###" if brief else "##"
+    if micro:
         kept = "A tiny student trained on a CPU; its numbers are our own, never beside a paper's."
-        parts += [f"{'###' if brief else '##'} Micro profile", kept, *micro]
+        micro = [f"{level} Micro profile", kept, *micro]
+    parts = [*micro, f"{level} Printed numbers", *papers] if brief else [*papers, *micro]
     return "\n\n".join(parts) + "\n"
 
 
