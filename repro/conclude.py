@@ -27,7 +27,7 @@ from results import compare as pairs
 from results import gate, ledger, publish, verdict
 from results.cells import Cell
 from results.schema import LedgerError
-from results.scoreboard import Board
+from results.scoreboard import Board, MicroBoard
 from results.strict import ReportedError
 
 RUNS = Path("results", "runs")
@@ -126,7 +126,7 @@ def whole(out: Path | None = None) -> Whole:
     with ledger_errors():
         board, _ = publish.load_board(ROOT, committed())
         at = out or ROOT / "results" / "report.html"
-        report.build_suite(board, at, provenance=_provenance(), how=how_to_run)
+        report.build_suite(board, at, provenance=_provenance(), how=how_to_run, remake=remake)
         changed = publish.publish(ROOT, board) if out is None and published() else []
     return Whole(board, at, tuple(changed))
 
@@ -154,6 +154,15 @@ def how_to_run(cell: Cell) -> str:
         return f"repro eval --recipe {recipe} --benchmark {number.benchmark} {weights}"
     arms = [number.arm, *([cell.against.arm] if cell.against else [])]
     return f"repro reproduce {recipe} --arms {','.join(arm for arm in arms if arm)}"
+
+
+def remake(micro: MicroBoard) -> str:
+    """The command that makes a micro profile's runs again."""
+    trained = [run for run in micro.runs if run.curves]
+    seeds = sorted({run.record.seed for run in trained})
+    steps = {int(run.curves[-1]["step"]) for run in trained}
+    more = f" --steps {steps.pop()}" if len(steps) == 1 else ""
+    return f"repro reproduce {micro.paper}{more} --seeds {','.join(map(str, seeds))}"
 
 
 # --- two runs, two ledgers -----------------------------------------------------------------

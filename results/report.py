@@ -13,14 +13,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from results import charts
 from results.arms import START, arms, label
 from results.ledger import Run, write_atomically
-from results.scoreboard import Board
+from results.scoreboard import Board, MicroBoard
 from results.sections import board as boards
 from results.sections.cards import Command, cards, how_to_run
 from results.sections.evaluation import families, outcomes, scores
@@ -31,7 +31,7 @@ from results.sections.provenance import provenance as provenance_section
 from results.sections.provenance import whole_provenance
 from results.sections.tokens import tokens
 from results.sections.training import alarms, cost, curves, envelope
-from results.verdict import Claim, Policy, count, load_policy
+from results.verdict import Claim, Policy, count, load_policy, registered
 
 _SECTIONS = (
     comparisons, scores, curves, envelope, tokens, outcomes, families, flips, alarms, cost, history,
@@ -92,31 +92,24 @@ def build_suite(
     command: str = "repro report",
     provenance: Mapping[str, str] | None = None,
     how: Command = how_to_run,
+    remake: Callable[[MicroBoard], str] = lambda micro: "",
 ) -> Path:
-    """Write the report of everything to `path` and return it: the papers' numbers, then every
-    micro profile in a part of its own.
+    """Write the report of everything to `path` and return it: the papers' numbers, how the papers'
+    methods were trained here, then every micro profile in a part of its own.
 
     command: what makes this report again. provenance: further facts (the lock file's hash, where
-    the SBOM lies), name to text. how: the command that fills a cell.
+    the SBOM lies), name to text. how: the command that fills a cell. remake: the command that makes
+    a micro profile's runs again.
     """
     parts = "".join(part(board) for part in (boards.scoreboard, boards.differences, boards.claims))
     parts += cards(board, how)
-    views = [
-        View(
-            arms=arms(micro.runs, micro.claims, board.policy),
-            claims=micro.claims,
-            reference=(),
-            reference_claims=(),
-            policy=board.policy,
-            key=f"{micro.paper}-{micro.benchmark}-{micro.split}-".replace("_", "-"),
-        )
-        for micro in board.micro
-    ]
+    views = [_micro_view(micro, board.policy) for micro in board.micro]
     own = "".join(
         f'<div class="part"><p class="kicker">Our own numbers, never compared with a paper\'s</p>'
-        f"{_view(view, _title(view), 2, command, {}, ())}</div>"
-        for view in views
+        f"{_view(view, _title(view), 2, remake(micro), {}, ())}</div>"
+        for view, micro in zip(views, board.micro, strict=True)
     )
+    trained = "".join(map(_training, trainings(board)))
     end = whole_provenance(board, command, provenance or {})
     links = _links(parts) + "".join(
         f'<a href="#{view.key}claims">micro: {escape(view.arms[0].runs[0].record.paper)}</a>'
@@ -127,9 +120,54 @@ def build_suite(
         f'<div class="wide">{boards.hero(board)}</div>'
         f'<div class="bar-sticky"><div>{boards.filters(board)}'
         f'<nav>{links}<a href="#provenance">provenance</a></nav></div></div>'
-        f"<main>{parts}{own}{end}</main>{_footer(board.policy)}"
+        f"<main>{parts}{trained}{own}{end}</main>{_footer(board.policy)}"
     )
     return _write(path, _document(f"{board.headline} - ReelProof", body))
+
+
+def _micro_view(micro: MicroBoard, policy: Policy) -> View:
+    return View(
+        arms=arms(micro.runs, micro.claims, policy),
+        claims=micro.claims,
+        reference=(),
+        reference_claims=(),
+        policy=policy,
+        key=f"{micro.paper}-{micro.benchmark}-{micro.split}-".replace("_", "-"),
+        source="Committed reference runs",
+    )
+
+
+def trainings(board: Board) -> list[View]:
+    """Per paper the arms that were trained here, as scored on the benchmark most of them share."""
+    found = []
+    for part in board.papers:
+        groups: dict[tuple[str, str, str], dict[str, Run]] = {}
+        for entry in part.entries:
+            for run in entry.trained.runs if entry.trained else ():
+                r = run.record
+                if run.curves and not r.partial:
+                    key = (r.benchmark, r.split, r.protocol_hash)
+                    groups.setdefault(key, {})[f"{r.arm} {r.seed}"] = run
+        if groups:
+            most = max(sorted(groups), key=lambda key: len(groups[key]))
+            runs = list(groups[most].values())
+            own = registered(runs, board.policy)
+            claims = tuple(claim for claim in own if claim.delta is not None)
+            place = f"{part.paper.id}-trained-".replace("_", "-")
+            shown = arms(runs, claims, board.policy)
+            found.append(View(shown, claims, (), (), board.policy, key=place))
+    return found
+
+
+def _training(view: View) -> str:
+    """Curves, token view, alarms and cost of a paper's arms."""
+    record = view.arms[0].runs[0].record
+    body = "".join(part(view) for part in (curves, envelope, tokens, alarms, cost))
+    title = f"How the arms of {escape(record.paper)} were trained here"
+    return (
+        f'<div class="part view"><p class="kicker">Trained again, {escape(record.profile)} profile'
+        f'</p><h2>{title}</h2>{_bar(view, body)}<div class="wide">{body}</div></div>'
+    )
 
 
 def _write(path: Path | str, text: str) -> Path:

@@ -6,6 +6,7 @@ card below. Filters by paper and by word act on all of them.
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from results import charts
@@ -120,7 +121,7 @@ def _matrix(part: PaperBoard) -> str:
     rows: dict[str, dict[str, Entry]] = {}
     for entry in part.entries:
         rows.setdefault(entry.row, {})[column(entry)] = entry
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    head = "".join(f'<th scope="col">{_breakable(escape(name))}</th>' for name in columns)
     own = {entry.row for entry in part.entries if entry.number.model.role == "method"}
     body = "".join(
         f'<tr class="{"own" if row in own else "rival"}"><th scope="row">{escape(row)}</th>'
@@ -201,7 +202,8 @@ def _difference(entry: Entry, asked: Asked, scale: charts.Scale) -> str:
     how = "trained" if verdict.question == "T" else "released"
     name = (
         f'<span class="l"><b>{escape(column(entry))}</b>'
-        f"<small>{escape(entry.row)} · {how}, {_unbroken(verdict.symbol)}</small></span>"
+        f"<small>{escape(entry.number.paper)} · {escape(entry.row)} · "
+        f"{how},{_unbroken(f' {verdict.symbol}')}</small></span>"
     )
     value = f'<span class="r">{signed(verdict.delta.estimate)} {ends(verdict.narrow)}</span>'
     return (
@@ -283,6 +285,11 @@ def _claim(entry: Entry, asked: AskedClaim, scale: charts.Scale) -> str:
         f'<div class="frow" data-paper="{escape(entry.number.paper)}">{name}{plot}{value}'
         f"{word_badge(claim.word, claim.text)}</div>"
     )
+
+
+def _breakable(name: str) -> str:
+    """A heading that may break inside a name like LongVideoBench, and nowhere else."""
+    return re.sub("(?<=[a-z])(?=[A-Z][a-z])", "<wbr>", name)
 
 
 def _unbroken(text: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from results import charts
-from results.arms import label
+from results.arms import arms, label
 from results.cells import Cell
 from results.charts import MINUS, ends, percent, signed
 from results.compare import compare
@@ -19,7 +19,13 @@ from results.protocol import Field
 from results.schema import OUTCOMES
 from results.scoreboard import Asked, AskedClaim, Board, Entry, PaperBoard
 from results.sections.board import column, delta_plot
-from results.sections.evidence import flip_bar, flip_table, sample_table
+from results.sections.evidence import (
+    commits_of,
+    flip_bar,
+    flip_table,
+    history_table,
+    sample_table,
+)
 from results.sections.parts import (
     cell,
     clock,
@@ -146,7 +152,7 @@ def _arithmetic(entry: Entry, asked: Asked) -> str:
     shown_margin = "" if margin is None else f"±{100 * margin.value:.2f} pp"
     source = "" if margin is None else f' <span class="faint">{escape(margin.source)}</span>'
     needed = "" if verdict.needed is None else f"about {verdict.needed} in all would decide"
-    counted = "" if verdict.counted else "not counted: too few runs, or a source that never is"
+    counted = "" if verdict.counted else f"no: {_uncounted(asked)}"
     return facts(
         (
             ("printed", f"{escape(entry.number.printed)} {entry.number.unit}"),
@@ -161,6 +167,15 @@ def _arithmetic(entry: Entry, asked: Asked) -> str:
             ("protocols", "<br>".join(_alternative(other) for other in verdict.alternatives)),
         )
     )
+
+
+def _uncounted(asked: Asked) -> str:
+    """Why a number does not enter "x of y reproduced"."""
+    if asked.verdict.word in ("failed", "not comparable"):
+        return "nothing comparable was measured"
+    if not asked.cell.reported.may_turn_green:
+        return "its source never turns green"
+    return "too few runs"
 
 
 def _alternative(other: Verdict) -> str:
@@ -184,7 +199,9 @@ def protocol_table(fields: tuple[Field, ...]) -> str:
                     cell(escape(part.paper)),
                     cell(escape(part.ours)),
                     cell(
-                        f'<span class="mark w-{word.replace(" ", "-")}"{title}>{mark}</span> {text}'
+                        f'<span class="mark w-{word.replace(" ", "-")}"{title}>{mark}</span> '
+                        f"{text}",
+                        "nowrap",
                     ),
                 ]
             )
@@ -210,7 +227,16 @@ def _evidence(asked: Asked, policy: Policy) -> str:
         title = f"Flips between seeds {first.record.seed} and {second.record.seed}"
         body += f"<h5>{title}</h5>{flip_bar(found)}" + more("the questions", flip_table(found))
     body += more("Sampled questions, as answered", sample_table(first, policy))
-    return body + more("Where it ran", _where(asked.runs))
+    return body + _history(asked, policy) + more("Where it ran", _where(asked.runs))
+
+
+def _history(asked: Asked, policy: Policy) -> str:
+    """Score per commit of the suite, where there is more than one."""
+    commits = commits_of(asked.runs)
+    whole = [run for run in asked.runs if not run.record.partial]
+    if len(commits) < 2 or not whole:
+        return ""
+    return more("Score by commit", history_table(arms(whole, (), policy), commits, policy))
 
 
 def _pairable(one: Run, other: Run) -> bool:

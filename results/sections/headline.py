@@ -37,7 +37,7 @@ def hero(view: View, title: str, level: int = 1) -> str:
         question = f"Does {escape(label(first.method))} beat {escape(label(first.baseline))}?"
         twin = _same(first, view.reference_claims)
         scale = _scale([claim for claim in (first, twin) if claim is not None])
-        cards = claim_card(first, "These runs", view.arms, scale, view)
+        cards = claim_card(first, view.source, view.arms, scale, view)
         if twin is not None:
             cards += claim_card(twin, "Committed reference runs", view.reference, scale, view)
     return (

@@ -34,7 +34,7 @@ _MARKS = {
 class View:
     """What the sections show. `colours` gives every arm its class and shape, 0 is the start.
 
-    key: begins the anchors of this view, where one page shows several.
+    key: begins the anchors of this view, where one page shows several. source: whose runs.
     """
 
     arms: tuple[Arm, ...]
@@ -43,6 +43,7 @@ class View:
     reference_claims: tuple[Claim, ...]
     policy: Policy
     key: str = ""
+    source: str = "These runs"
 
     @property
     def colours(self) -> Mapping[str, int]:

@@ -7,9 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -366,91 +364,3 @@ def test_the_closing_table(suite: list[ledger.Run]) -> None:
     assert max(map(len, lines)) <= 100
     score = next(r for r in suite if r.record.arm == "cold" and not r.greedy).record.score
     assert f"{100 * score:.1f} [" in lines[3]
-
-
-# --- in a browser --------------------------------------------------------------------------
-
-CLICKS = """<script>
-document.querySelector('.legend button[value="3"]').click();
-document.querySelectorAll('.tabs button')[1].click();
-const area = document.querySelector('.plotbox').getBoundingClientRect();
-document.querySelector('.plotbox').dispatchEvent(new PointerEvent('pointermove',
-  {clientX: area.left + area.width / 2, bubbles: true}));
-document.querySelector('.t.s-visual').dispatchEvent(
-  new PointerEvent('pointerover', {bubbles: true}));
-</script></body>"""
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, str]]]:
-    """open(page) -> (the document after its script ran, what the console said)"""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium on this machine")
-
-    def opened(page: Path) -> tuple[str, str]:
-        done = subprocess.run(
-            [program, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-             f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,2000", "--dump-dom",
-             page.as_uri()],
-            capture_output=True, text=True, timeout=90, check=True,
-        )  # fmt: skip
-        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return done.stdout, "\n".join(said)
-
-    yield opened
-
-
-@pytest.mark.slow
-def test_the_page_renders_without_a_console_message(
-    html: str, tmp_path: Path, browser: Callable[[Path], tuple[str, str]]
-) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(html, encoding="utf-8")
-    document, console = browser(page)
-    assert console == ""
-    assert document.count('aria-selected="false"') == 1  # the script ran: one tab is open
-
-
-@pytest.mark.slow
-def test_filter_tabs_cursor_and_tooltips_work(
-    html: str, tmp_path: Path, browser: Callable[[Path], tuple[str, str]]
-) -> None:
-    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
-    page = tmp_path / "page.html"
-    page.write_text(open_page.replace("</body>", CLICKS), encoding="utf-8")
-    document, console = browser(page)
-    assert console == ""
-    assert 'data-arm="3" hidden=""' in document
-    assert "step 1" in document and 'class="dot a1"' in document
-    assert 'class="dot a3"' not in document  # the hidden arm has no dot either
-    assert re.search(r'<div class="tip"[^>]*>[^<]*visual', document)
-
-
-FILTER = """<script>
-document.querySelector('.filter button[value="not run"]').click();
-document.querySelector('.filter button[name="paper"][value="ffr"]').click();
-document.querySelector('.view .legend button[value="1"]').click();
-location.hash = "#ktr-main-video-ktr-64-videommmu-accuracy";
-</script></body>"""
-
-
-@pytest.mark.slow
-def test_the_whole_report_renders_and_filters(
-    everything: str, tmp_path: Path, browser: Callable[[Path], tuple[str, str]]
-) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(everything, encoding="utf-8")
-    document, console = browser(page)
-    assert console == "" and '<div class="tip" hidden="">' in document  # the script ran
-    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", everything)
-    page.write_text(open_page.replace("</body>", FILTER), encoding="utf-8")
-    document, console = browser(page)
-    assert console == ""
-    assert re.search(r'<article class="card paper" data-paper="ffr" hidden=""', document)
-    assert not re.search(r'<article class="card paper" data-paper="ktr" hidden=""', document)
-    assert 'data-word="not run" class="faded"' in document
-    assert re.search(r'<details [^>]*data-word="not run"[^>]* hidden=""', document)
-    assert 'data-arm="1" hidden=""' in document
-    card = r'<details class="card cellcard" id="ktr-main-video-ktr-64-videommmu[^>]* open=""'
-    assert re.search(card, document)  # the link into it opened it
