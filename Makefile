@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor smoke test test-slow test-vllm lint bench regress report clean
+.PHONY: help setup doctor smoke test test-slow test-vllm lint bench gpu-check regress report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 18
@@ -49,6 +49,9 @@ lint: $(READY)  ## ruff and mypy
 
 bench: $(READY)  ## Speed and cost counters
 	$(BIN)/pytest -m perf --benchmark-only
+
+gpu-check:  ## Step times, memory and equality on a CUDA device: make gpu-check PYTHON=python
+	$(PYTHON) -m tests.gpu.check
 
 regress: $(READY)  ## The committed numbers still come out: gate, training envelope, reported cells (minutes)
 	@$(BIN)/repro regress

@@ -88,8 +88,8 @@ class VLM:
         self.kernel = kernel or ("flex" if model.device.type == "cuda" else "sdpa")
         if self.kernel == "flex":
             attention.install(self.net)
-        markers = (config.vision_start_token_id, config.vision_end_token_id)
-        self.banned = [self.image_pad, self.video_pad, *markers]
+        self.markers = (config.vision_start_token_id, config.vision_end_token_id)
+        self.banned = [self.image_pad, self.video_pad, *self.markers]
         self.patches = self.tokens = 0
 
     def around(self, model: Any) -> VLM:
@@ -124,7 +124,7 @@ class VLM:
         the token that stands for a clip.
         """
         turn = Turn(None, "", text) if isinstance(text, str) else text
-        for pad in self.processor.tokenizer.convert_ids_to_tokens([self.image_pad, self.video_pad]):
+        for pad in self._words(self.image_pad, self.video_pad):
             for said in (turn.system or "", turn.before, turn.text, turn.prefix):
                 if pad in said:
                     raise BadInput(f"a question must not contain {pad}: {said[:80]!r}")
@@ -134,6 +134,9 @@ class VLM:
         prompt = self.processor.apply_chat_template(
             messages(turn, clip), add_generation_prompt=True, tokenize=False
         )
+        if self.tells_time:  # transformers 5 wraps the clip in markers that its rows bring along
+            start, pad, end = self._words(self.markers[0], self.video_pad, self.markers[1])
+            prompt = prompt.replace(f"{start}{pad}{end}", pad)
         prompt += turn.prefix
         out = self.processor(text=[prompt], return_tensors="pt", **media)
         ids = out["input_ids"][0]
@@ -144,6 +147,9 @@ class VLM:
             seconds = 1.0 if protocol.time == "constant" else float(out["second_per_grid_ts"][0])
         encoded = Encoded(ids, torch.empty(3, 0, dtype=torch.long), pixels, grid, seconds)
         return replace(encoded, positions=self.positions(encoded, protocol.positions))
+
+    def _words(self, *ids: int) -> list[str]:
+        return cast(list[str], self.processor.tokenizer.convert_ids_to_tokens(list(ids)))
 
     def _media(self, clip: VideoClip, protocol: Protocol) -> dict[str, Any]:
         """What the processor is told about a clip: its frames, their times, its size in pixels."""

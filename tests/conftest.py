@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from evals import microworld
 
 if TYPE_CHECKING:
     from evals.vlm import VLM
+
+settings.register_profile("suite", deadline=None)  # a busy machine is not a defect
+settings.load_profile("suite")
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children would inherit it ignored
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Path = Literal["packed", "plain"]
+Kernel = Literal["sdpa", "flex"]  # of evals.attention
 Parts = dict[str, float]  # what holds memory -> bytes
 
 FP32 = 4
@@ -100,14 +101,21 @@ def static(sizes: Sizes, *, dtype: int = 2, ranks: int = 1) -> Parts:
 
 
 def activations(
-    sizes: Sizes, load: Load, path: Path, *, dtype: int = 2, checkpointing: bool = True
+    sizes: Sizes,
+    load: Load,
+    path: Path,
+    *,
+    dtype: int = 2,
+    checkpointing: bool = True,
+    kernel: Kernel = "flex",
 ) -> Parts:
     """What the policy's forward keeps for its backward, without the head.
 
-    A packed row needs a mask, which SDPA turns into one of the model's dtype in every layer.
+    A packed row needs a mask, which SDPA turns into one of the model's dtype in every layer;
+    FlexAttention's block mask is too small to count.
     """
     tokens, patches = load.tokens(path), load.patches * load.copies(path)
-    mask = dtype * tokens**2 if path == "packed" else 0
+    mask = dtype * tokens**2 if path == "packed" and kernel == "sdpa" else 0
     layer = tokens * layer_bytes(sizes, dtype) + mask
     block = patches * block_bytes(sizes, dtype)
     if not checkpointing:
@@ -144,7 +152,8 @@ def stages(
 ) -> dict[str, Parts]:
     """Peak of each stage of a KTR step by what holds it, in bytes per device; one prompt each.
 
-    packed: this trainer. plain: the released schedule, G copies of everything.
+    packed: this trainer, whose policy features are made before sampling and shared with it. plain:
+    the released schedule, G copies of everything.
     """
     fixed = static(sizes, dtype=dtype, ranks=ranks)
     gradients = {"gradients": sizes.parameters / ranks * dtype}  # born in backward
@@ -153,8 +162,9 @@ def stages(
     prefill = load.prompt * load.copies(path) * layer_bytes(sizes, dtype)
     cache = load.generations * (load.prompt + load.completion) * sizes.layers * 2 * sizes.kv * dtype
     heads = {name: head(sizes, load, path, name, dtype=dtype) for name in LOGITS[path]}
+    seen = {"vision tower": kept["vision tower"]} if path == "packed" else {}
     return {
-        "sample": {**fixed, "cache": cache, "one layer": prefill},
+        "sample": {**fixed, **seen, "cache": cache, "one layer": prefill},
         "policy": {**fixed, **kept, **heads["policy"]},
         "other passes": {**fixed, **kept, **passing, **heads["other passes"]},
         "backward": {**fixed, **gradients, **kept, **heads["backward"]},

@@ -112,7 +112,7 @@ class GroupTrainer(DurableTrainer):
         on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     ):
         self.vlm, self.method, self.settings, self.switches = vlm, method, settings, switches
-        self.prompts, self.out, self.seed = prompts, out, seed
+        self.out, self.seed = out, seed
         self.pack, self.on_step = (pack if packed else plain), on_step
         self.collector = Collector(method, pool, prompts, settings, seed)
         self.stage = Stage()
@@ -131,6 +131,11 @@ class GroupTrainer(DurableTrainer):
         self.frozen_tower = not any(p.requires_grad for p in vlm.visual.parameters())
         self._vision = Vision(vlm, keep=64) if self.frozen_tower else None
         self.reference = self._make_reference()  # now that the model is placed
+
+    @property
+    def prompts(self) -> Prompts:
+        """Builds the model inputs of records."""
+        return self.collector.prompts
 
     def _arguments(self) -> TrainingArguments:
         s = self.settings

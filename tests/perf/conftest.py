@@ -16,9 +16,9 @@ from tests.perf.steps import Scene, given
 
 
 @pytest.fixture(scope="session")
-def peers() -> ModuleType:
-    """tests.perf.peers, whose import takes seconds."""
-    return importlib.import_module("tests.perf.peers")
+def trl_peer() -> ModuleType:
+    """tests.perf.trl_peer, whose import takes seconds."""
+    return importlib.import_module("tests.perf.trl_peer")
 
 
 @pytest.fixture(scope="session")

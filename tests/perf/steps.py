@@ -45,6 +45,7 @@ class Scene:
     sample: Sample
     protocol: Protocol
     given: Tensor
+    checkpointing: bool = False
 
     @classmethod
     def make(
@@ -66,6 +67,17 @@ class Scene:
             positions="v5", time="constant",
         )  # fmt: skip
         return cls(checkpoint, sample, protocol, given)
+
+    def model(self) -> VLM:
+        """A fresh copy of what is trained."""
+        return load(self.checkpoint)
+
+    def optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY, fused=True)
+
+    def prompts(self, vlm: VLM) -> Prompts:
+        """With nothing remembered."""
+        return Prompts(vlm, self.protocol)
 
     @property
     def text(self) -> str:
@@ -98,12 +110,10 @@ class Step:
     order: Tensor | None = None
 
     def __init__(self, scene: Scene):
-        self.scene, self.vlm = scene, load(scene.checkpoint)
+        self.scene, self.vlm = scene, scene.model()
         self.model: Any = self.vlm.model
         self.g, self.c = scene.given.shape
-        self._adam = torch.optim.AdamW(
-            self.model.parameters(), lr=RATE, weight_decay=DECAY, fused=True
-        )
+        self._optimizer = scene.optimizer(self.model.parameters())
 
     def backward(self) -> Tensor:
         """Sample, score, loss, gradients; returns the loss."""
@@ -113,7 +123,7 @@ class Step:
         """A whole optimizer step."""
         self.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self._adam.step()
+        self._optimizer.step()
         self.model.zero_grad()
 
 
@@ -130,12 +140,12 @@ class Ours(Step):
             chosen.trainer, prompts_per_step=1, num_generations=self.g,
             max_completion_length=self.c,
             max_steps=1_000_000, beta=BETA, loss_type="grpo", temperature=1.0, top_p=1.0, top_k=0,
-            gradient_checkpointing=False, bf16=False,
+            gradient_checkpointing=scene.checkpointing, bf16=False,
         )  # fmt: skip
         self.vlm.banned.append(self.vlm.end)  # every completion is C tokens long
         self.trainer = GroupTrainer(
             self.vlm, self._method(METHODS[chosen.method], switches), settings, switches,
-            Records([scene.sample], 1, 0), Prompts(self.vlm, scene.protocol), out,
+            Records([scene.sample], 1, 0), scene.prompts(self.vlm), out,
             seed=0, packed=packed,
         )  # fmt: skip
         self.trainer.current_gradient_accumulation_steps = 1
@@ -164,7 +174,7 @@ class Ours(Step):
         return Given(switches)
 
     def backward(self) -> Tensor:
-        self.trainer.prompts = Prompts(self.vlm, self.scene.protocol)
+        self.trainer.collector.prompts = self.scene.prompts(self.vlm)
         loss = self.trainer.training_step(self.trainer.model, {"slots": torch.tensor([0])})
         self.trainer.state.global_step += 1
         return loss

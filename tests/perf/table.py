@@ -83,7 +83,30 @@ The targets are for P of about 540 and were set on the first row's sizes.
 ## Where our KTR step's time goes
 
 {_profiles(full)}
+
+## On a GPU
+
+{gpu(sorted(FOLDER.glob("gpu-*.json")))}
 """
+
+
+def gpu(files: Sequence[Path]) -> str:
+    """Step times on the devices that `make gpu-check` has been run on; says so where there are
+    none."""
+    if not files:
+        return "Nobody has run `make gpu-check` yet: nothing here was measured on a GPU."
+    header = ["device", "model", "frames", "step", "seconds", "tokens/s", "MFU", "peak, GiB"]
+    rows = []
+    for file in files:
+        data = json.loads(file.read_text())
+        for case in data["cases"]:
+            for arm, found in case["arms"].items():
+                shown = (found.get(k) for k in ("tokens_per_second", "mfu", "peak_gib"))
+                cells = ["-" if v is None else f"{v:.3g}" for v in shown]
+                seconds = f"{found['seconds']:.3g}" if "seconds" in found else found["outcome"]
+                name = NAMES[arm]
+                rows.append([data["device"], case["model"], case["frames"], name, seconds, *cells])
+    return markdown(header, rows)
 
 
 def _ratios(cases: Iterable[dict[str, Any]], targets: dict[str, float]) -> str:

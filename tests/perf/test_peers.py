@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.perf.released import KTRRelease
 from tests.perf.steps import Ours, Scene, Step
 
 #: fp32; the same numbers by other orders of summation.
@@ -46,23 +47,25 @@ def seen(model: Any) -> list[bool]:
 
 
 def test_stock_trl_trains_blind_and_the_repaired_one_does_not(
-    scene: Scene, peers: ModuleType, tmp_path: Path
+    scene: Scene, trl_peer: ModuleType, tmp_path: Path
 ) -> None:
-    stock = peers.TRL(scene, tmp_path / "stock", peers.GRPOTrainer)
-    repaired = peers.TRL(scene, tmp_path / "repaired")
+    stock = trl_peer.TRL(scene, tmp_path / "stock", trl_peer.GRPOTrainer)
+    repaired = trl_peer.TRL(scene, tmp_path / "repaired")
     stock.backward(), repaired.backward()
     assert not any(seen(stock.model))
     assert all(seen(repaired.model))
 
 
-def test_repaired_trl_takes_our_grpo_step(scene: Scene, peers: ModuleType, tmp_path: Path) -> None:
-    assert_same_step(Ours(scene, "grpo", tmp_path / "ours"), peers.TRL(scene, tmp_path / "trl"))
+def test_repaired_trl_takes_our_grpo_step(
+    scene: Scene, trl_peer: ModuleType, tmp_path: Path
+) -> None:
+    assert_same_step(Ours(scene, "grpo", tmp_path / "ours"), trl_peer.TRL(scene, tmp_path / "trl"))
 
 
 def test_the_released_schedule_takes_our_ktr_step(
-    scene: Scene, peers: ModuleType, tmp_path: Path
+    scene: Scene, trl_peer: ModuleType, tmp_path: Path
 ) -> None:
-    ours, theirs = Ours(scene, "ktr_released", tmp_path), peers.KTRRelease(scene)
+    ours, theirs = Ours(scene, "ktr_released", tmp_path), KTRRelease(scene)
     assert_same_step(ours, theirs)
     for name in ("logp", "entropy", "visual", "temporal"):
         mine, other = getattr(ours.scores, name), getattr(theirs.last, name)
@@ -73,11 +76,11 @@ def test_the_released_schedule_takes_our_ktr_step(
 
 
 def test_the_comparison_would_notice_another_film(
-    scene: Scene, peers: ModuleType, tmp_path: Path
+    scene: Scene, trl_peer: ModuleType, tmp_path: Path
 ) -> None:
     """The scores agree because both looked at the film."""
     other = Scene.make(scene.checkpoint, tmp_path, 8, 56, scene.given, seed=1)
-    first, second = peers.KTRRelease(scene), peers.KTRRelease(other)
+    first, second = KTRRelease(scene), KTRRelease(other)
     first.backward(), second.backward()
     for name in ("logp", "visual", "temporal"):
         gap = getattr(first.last, name) - getattr(second.last, name)

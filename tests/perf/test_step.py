@@ -25,7 +25,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from evals.vlm import VLM
 from repro.core import trainer as core
+from repro.core.vision import Vision
 from tests.perf import table
+from tests.perf.released import KTRRelease
 from tests.perf.steps import Ours, Scene, Step, given, prompt_of, sized
 from tests.perf.work import work_of
 
@@ -85,13 +87,13 @@ def test_step(
     measured: dict[str, Any],
     save: Callable[..., Path],
     student: VLM,
-    peers: ModuleType,
+    trl_peer: ModuleType,
     tmp_path: Path,
 ) -> None:
     checkpoint = save(sized(student, *case.student), student.processor)
     words = given(G, C, len(student.processor.tokenizer))
     scene = Scene.make(checkpoint, tmp_path, case.frames, case.side, words)
-    steps = _steps(case, scene, peers, tmp_path)
+    steps = _steps(case, scene, trl_peer, tmp_path)
     work = {name: work_of(step, step.model, step.reference) for name, step in steps.items()}
     seconds = _race(benchmark, steps, case.rounds)
     ratios = _ratios(seconds)
@@ -113,12 +115,12 @@ def test_step(
         assert good, f"{name} is {ratios[name]:.2f}, the target {target}: {ratios}"
 
 
-def _steps(case: Case, scene: Scene, peers: ModuleType, out: Path) -> dict[str, Step]:
+def _steps(case: Case, scene: Scene, trl_peer: ModuleType, out: Path) -> dict[str, Step]:
     make = {
         "grpo": lambda: Ours(scene, "grpo", out / "grpo"),
-        "trl": lambda: peers.TRL(scene, out / "trl"),
+        "trl": lambda: trl_peer.TRL(scene, out / "trl"),
         "ktr": lambda: Ours(scene, "ktr_released", out / "ktr"),
-        "released": lambda: peers.KTRRelease(scene),
+        "released": lambda: KTRRelease(scene),
     }
     return {name: make[name]() for name in case.arms}
 
@@ -171,25 +173,24 @@ def _profile(step: Ours) -> dict[str, float]:
     """Share of a step's CPU time by stage."""
     spent: dict[str, float] = defaultdict(float)
 
-    def clock(owner: Any, attribute: str, name: str | Callable[..., str]) -> Any:
+    def clock(owner: Any, attribute: str, name: str) -> Any:
         real = getattr(owner, attribute)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.process_time()
             out = real(*args, **kwargs)
-            spent[name if isinstance(name, str) else name(*args)] += time.process_time() - began
+            spent[name] += time.process_time() - began
             return out
 
         return mock.patch.object(owner, attribute, timed)
-
-    def whose(vlm: VLM, *rest: Any) -> str:
-        return "policy forward" if vlm is step.vlm else "reference"
 
     with ExitStack() as stack:
         for owner, attribute, name in (
             (step.trainer.prompts.__class__, "build", "film and processor"),
             (step.vlm, "sample", "sampling"),
-            (core, "score_rows", whose),
+            (Vision, "__call__", "policy's vision tower"),
+            (step.trainer, "_score", "policy forward"),
+            (step.trainer, "_refer", "reference pass"),
             (core, "token_scores", "counterfactual passes"),
             (step.trainer.accelerator, "backward", "backward"),
         ):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evals.benchmarks.jsonl import read
+from evals.prompts import question_text
 from evals.types import Protocol, Sample
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
@@ -80,6 +81,13 @@ def modalities(prompts: Prompts, records: list[Sample]) -> Modalities:
 @pytest.fixture(scope="session")
 def asked(prompts: Prompts, records: list[Sample]) -> Modalities:
     return modalities(prompts, records)
+
+
+def repaired(vlm: VLM, asked: Prompt, protocol: Protocol, hint: str) -> Prompt:
+    """The same question about the same clip, with a hint after it."""
+    text = f"{question_text(asked.record, protocol.prompt)} Hint: {hint}"
+    encoded = replace(vlm.encode(asked.clip, text, protocol), pixels=asked.encoded.pixels)
+    return Prompt(asked.record, asked.clip, encoded)
 
 
 def sharp(protocol: Protocol) -> Protocol:

@@ -47,11 +47,18 @@ def test_activations_by_hand() -> None:
     assert activations(TOY, ASK, "plain", checkpointing=False) == {
         "language model": 2 * 14 * layer, "vision tower": 3 * 24 * block,
     }  # fmt: skip
-    assert activations(TOY, ASK, "packed") == {
-        "language model": 2 * 9 * 2 * 8,
-        "vision tower": 2 * 12 * 3 * 4,
-        "one layer": max(9 * layer + 2 * 81, 12 * block),
-    }
+    for kernel, mask in (("sdpa", 2 * 81), ("flex", 0)):
+        assert activations(TOY, ASK, "packed", kernel=kernel) == {
+            "language model": 2 * 9 * 2 * 8,
+            "vision tower": 2 * 12 * 3 * 4,
+            "one layer": max(9 * layer + mask, 12 * block),
+        }
+
+
+def test_the_policy_s_features_are_held_while_sampling() -> None:
+    ours, release = (stages(TOY, ASK, path) for path in ("packed", "plain"))
+    assert ours["sample"]["vision tower"] == ours["policy"]["vision tower"] > 0
+    assert "vision tower" not in release["sample"]
 
 
 def test_logits_by_hand() -> None:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evals.prompts import question_text
 from evals.types import Protocol, Sample
 from evals.vlm import VLM, Encoded
 from repro.core import lora
@@ -21,9 +20,9 @@ from repro.core.data import Prompts
 from repro.core.losses import LossConfig, group_loss
 from repro.core.packing import Packed, Tree, pack, plain, tree, trees_of
 from repro.core.scoring import score_trees
-from repro.core.types import Group, Prompt
+from repro.core.types import Group
 from repro.recipe import Recipe
-from tests.repro.core.conftest import modalities, sharp
+from tests.repro.core.conftest import modalities, repaired, sharp
 
 PAD = 0
 BF16 = 0.03  # relative; 0.011 was the largest of any gradient when this was written
@@ -157,13 +156,6 @@ def test_rows_are_padded_to_whole_blocks() -> None:
 # --- the numbers -------------------------------------------------------------------------------
 
 
-def repaired(vlm: VLM, asked: Prompt, protocol: Protocol, hint: str) -> Prompt:
-    """The same question about the same clip, with a hint after it."""
-    text = f"{question_text(asked.record, protocol.prompt)} Hint: {hint}"
-    encoded = replace(vlm.encode(asked.clip, text, protocol), pixels=asked.encoded.pixels)
-    return Prompt(asked.record, asked.clip, encoded)
-
-
 Complete = Callable[..., Any]
 
 
@@ -293,6 +285,27 @@ def test_packed_equals_plain_with_lora(loud: VLM, batch: list[Group]) -> None:
 def test_packed_equals_plain_in_bf16(loud: VLM, batch: list[Group]) -> None:
     """Bound of a pass in bf16, stated and not hoped for: BF16 relative, values and gradients."""
     compare(VLM(loud.model, loud.processor, compute=torch.bfloat16), batch, BF16)
+
+
+def test_plain_equals_qwen3_vl_s_own_forward(other: VLM, other_batch: list[Group]) -> None:
+    test_plain_equals_the_model_s_own_forward(other, other_batch)
+
+
+def test_qwen3_vl_s_positions_are_its_own(other: VLM, other_batch: list[Group]) -> None:
+    """Times are words and grid rows stand alone, so every rule gives what transformers gives."""
+    for group in other_batch:
+        prompt = group.prompt.encoded
+        video = bool((prompt.ids == other.video_pad).any())
+        kinds = video * 2 if video else 1
+        own, _ = other.model.model.get_rope_index(
+            prompt.ids[None], (other.is_pad(prompt.ids) * kinds).int()[None],
+            video_grid_thw=prompt.grid if video else None,
+            image_grid_thw=None if video else prompt.grid,
+        )  # fmt: skip
+        assert torch.equal(prompt.positions, own[:, 0])
+    text = other.processor.tokenizer.decode(other_batch[0].prompt.encoded.ids)
+    assert text.startswith("<|im_start|>user\n<0.2 seconds><|vision_start|><|video_pad|>")
+    assert text.count("seconds>") == text.count("<|vision_start|>") == 4  # one per grid row
 
 
 def test_plain_equals_the_model_s_own_forward(loud: VLM, batch: list[Group]) -> None:

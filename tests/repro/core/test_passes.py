@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evals.seeds import derive
 from evals.vlm import VLM
 from repro.core import passes
 from repro.core.packing import pack, plain, trees_of
 from repro.core.passes import permutation, shuffled_prompt, token_scores, vision_free
 from repro.core.scoring import score, score_trees
 from repro.core.types import Group, TokenScores
+from repro.core.vision import Vision
 from repro.recipe import Recipe, Switches
+from tests.repro.core.conftest import repaired
 
 BOTH = ("visual", "temporal")
 
@@ -94,6 +97,46 @@ def test_positions_kept_or_collapsed(student: VLM, asked: Any) -> None:
         assert not student.is_pad(free.ids).any()
         text = student.processor.tokenizer.decode(free.ids)
         assert "<|vision_start|><|vision_end|>" in text  # markers stay
+
+
+@pytest.mark.parametrize("shuffle", ["frame", "group"])
+def test_counterfactuals_of_repaired_rollouts_equal_those_of_plain_rows(
+    loud: VLM, asked: Any, recipe: Recipe, complete: Any, switches: Switches, shuffle: str
+) -> None:
+    """Two prompts about one clip: their passes share it, shuffled in the same order."""
+    hint = repaired(loud, asked.video, recipe.training_protocol, "look at the end")
+    drawn = complete(asked.video, [4, 2, 7], seed=3)
+    told = (drawn[0], replace(drawn[1], loss_prompt=hint), drawn[2])
+    own = replace(switches, shuffle=shuffle)
+    before = loud.patches
+    (packed,) = scored(loud, [Group(asked.video, told)], own)
+    # The policy's, once for its pass and once for what the group shuffle permutes; and shuffled.
+    assert loud.patches - before == 2 * len(asked.video.encoded.pixels)
+    (wanted,) = scored(loud, [Group(asked.video, told)], own, packing=plain)
+    for name in BOTH:
+        mine, other = getattr(packed, name), getattr(wanted, name)
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+        assert mine.abs().max() > 1e-3
+
+
+def test_a_group_shuffle_runs_no_tower_where_features_are_known(
+    loud: VLM, asked: Any, group_of: Callable[..., Group], switches: Switches
+) -> None:
+    group, own = group_of(asked.video, [5, 3]), replace(switches, shuffle="group")
+    vision = Vision(loud)
+    trees = trees_of(group, loud.is_pad)
+    logp, entropy = score_trees(loud, trees, vision=vision)
+    before = loud.patches
+    (known,) = token_scores(
+        loud, [group], logp.detach(), entropy, BOTH, own, pack, vision=vision
+    )  # fmt: skip
+    assert loud.patches == before
+    (anew,) = token_scores(loud, [group], logp.detach(), entropy, BOTH, own, pack)
+    torch.testing.assert_close(known.temporal, anew.temporal, rtol=0, atol=0)
+    mixed = shuffled_prompt(group.prompt, own, derive(group.seed, "shuffle"))
+    with torch.no_grad():
+        encoded, _ = score_trees(loud, trees_of(group, loud.is_pad, lambda p: mixed.encoded))
+    torch.testing.assert_close(logp.detach() - known.temporal, encoded, rtol=1e-5, atol=1e-5)
 
 
 # --- frames in another order -------------------------------------------------------------------
