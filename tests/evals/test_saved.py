@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evals.benchmarks import OWNED
 from evals.errors import BadInput
 from evals.extract import extract
 from evals.saved import Replies, read
@@ -107,6 +109,20 @@ def test_lmms_eval_documents_are_read_by_the_benchmark(tmp_path: Path) -> None:
     # A document that is not the owner's record is read like any other.
     path = jsonl(tmp_path / "t.jsonl", lmms({"question": "?"}, "C", filtered_resps="C"))
     assert one(read(path, "videomme")) == ("multiple choice", "C", (), "C")
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_every_benchmark_reads_its_owners_records(tmp_path: Path, name: str) -> None:
+    golden = importlib.import_module(f"evals.benchmarks.{name}").GOLDEN
+    path = jsonl(tmp_path / "s.jsonl", lmms(dict(golden.row), "?", filtered_resps="x"))
+    (pair,) = read(path, name).pairs
+    assert pair.sample.gold == golden.gold
+
+
+def test_lines_with_one_id_are_different_questions(tmp_path: Path) -> None:
+    line = lmms({**VIDEOMME}, "C", filtered_resps="C")
+    found = read(jsonl(tmp_path / "s.jsonl", line, line))
+    assert [pair.sample.id for pair in found.pairs] == ["001-1", "001-1#2"]
 
 
 @pytest.mark.parametrize(
