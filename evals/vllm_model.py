@@ -164,7 +164,7 @@ class VLLM:
             seed=seed >> 1,  # vLLM adds the number of the completion: 63 bits could overflow
             logprobs=0,  # the drawn token's alone
             logit_bias=dict.fromkeys(self.vlm.banned, float("-inf")),
-            stop_token_ids=[self.vlm.end],
+            stop_token_ids=list(self.vlm.ends),
             ignore_eos=True,  # a generation_config may name other ends than the tokenizer's
             detokenize=False,
         )

@@ -85,6 +85,7 @@ class VLM:
         self.tells_time = config.model_type == "qwen3_vl"
         self.tokens_per_second = getattr(config.vision_config, "tokens_per_second", 0)
         self.end = processor.tokenizer.eos_token_id
+        self.ends = (self.end, *_other_ends(model, self.end))
         self.kernel = kernel or ("flex" if model.device.type == "cuda" else "sdpa")
         if self.kernel == "flex":
             attention.install(self.net)
@@ -335,7 +336,7 @@ class VLM:
             token, logp = self._draw(hidden, decoding, generators)
             drawn.append(torch.where(done, self.end, token))
             logps.append(logp)
-            done |= token == self.end
+            done |= torch.isin(token, torch.tensor(self.ends, device=self.device))
             if bool(done.all()) or step + 1 == decoding.max_new_tokens:
                 break
             keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
@@ -391,13 +392,21 @@ class VLM:
         return token, logp.gather(-1, token[:, None])[:, 0]
 
     def _trim(self, ids: list[int], logps: list[float]) -> Sampled:
-        finished = self.end in ids
-        n = ids.index(self.end) + 1 if finished else len(ids)
+        places = [place for place, token in enumerate(ids) if token in self.ends]
+        finished = bool(places)
+        n = places[0] + 1 if finished else len(ids)
         return Sampled(tuple(ids[:n]), tuple(logps[:n]), finished)
 
     def text(self, ids: Sequence[int]) -> str:
         """The completion's text without its end token."""
         return cast(str, self.processor.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _other_ends(model: Any, end: int) -> list[int]:
+    """Qwen's checkpoints also end a reply with <|endoftext|>; their generation_config says so."""
+    config = getattr(model, "generation_config", None)
+    told = [] if config is None else config.eos_token_id
+    return [i for i in (told if isinstance(told, list) else [told]) if i not in (None, end)]
 
 
 def _truncate(logits: Tensor, decoding: Decoding) -> Tensor:

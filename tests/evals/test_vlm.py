@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -441,6 +442,19 @@ def test_the_end_token_ends_a_reply(student: VLM, prompts: list[Encoded]) -> Non
     with favoured(student, other):
         for replies in student.sample(prompts, HOT, draws(len(prompts))):
             assert all(r.ids == (other,) * 12 and not r.finished for r in replies)
+
+
+def test_every_end_that_the_checkpoint_names_ends_a_reply(
+    student: VLM, prompts: list[Encoded]
+) -> None:
+    model = copy.deepcopy(student.model)
+    other = next(i for i in range(30, 99) if i != student.end)
+    model.generation_config.eos_token_id = [student.end, other]
+    vlm = student.around(model)
+    assert vlm.ends == (student.end, other)
+    with favoured(vlm, other):
+        (replies,) = vlm.sample(prompts[:1], HOT, draws(1))
+    assert all(r.ids == (other,) and r.finished for r in replies)
 
 
 def test_replies_of_different_lengths_are_cut_at_their_own_end(student: VLM) -> None:
