@@ -150,15 +150,19 @@ def _gain(questions: Sequence[Asked]) -> Numbers:
     )
     before = {q.row.cluster: q.score for q in tracks.get("question_only", [])}
     after = {q.row.cluster: q.score for q in tracks.get("adaptation", [])}
-    both = before.keys() & after.keys()
-    if not both or before.keys() != after.keys():
+    if not before or before.keys() != after.keys():
         return found
-    n = len(both)
-    return found | {
-        "knowledge gain": knowledge_gain(mean(list(after.values())), mean(list(before.values()))),
-        "wrong to right": sum((1 - before[k]) * after[k] for k in both) / n,
-        "right to wrong": sum(before[k] * (1 - after[k]) for k in both) / n,
-    }
+    found["knowledge gain"] = knowledge_gain(
+        mean(list(after.values())), mean(list(before.values()))
+    )
+    # Of what was wrong (right) before, the share that turned; 0 where nothing was.
+    right = sum(before.values())
+    wrong = len(before) - right
+    won = sum((1 - before[k]) * after[k] for k in before)
+    lost = sum(before[k] * (1 - after[k]) for k in before)
+    found["wrong to right"] = won / wrong if wrong else 0.0
+    found["right to wrong"] = lost / right if right else 0.0
+    return found
 
 
 def _vsibench(questions: Sequence[Asked]) -> Numbers:

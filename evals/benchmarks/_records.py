@@ -155,8 +155,11 @@ class Files:
         seen = set()
         for folder, inner, names in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
-            inner[:] = sorted(d for d in inner if not d.startswith(".")) if real not in seen else []
+            if real in seen:  # a link led back
+                inner.clear()
+                continue
             seen.add(real)
+            inner[:] = sorted(d for d in inner if not d.startswith("."))
             for name in sorted(names):
                 path = Path(folder, name)
                 if archive.kind(path) is None:
@@ -297,7 +300,7 @@ def _csv(text: str, path: Path) -> list[dict[str, Any]]:
     try:
         rows = list(reader)
     except csv.Error as error:
-        raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
+        raise BadInput(f"{path} is no whole table ({error})") from error
     for row in rows:
         if None in row or None in row.values():
             raise BadInput(f"{path}: a line has more or fewer fields than the header")
