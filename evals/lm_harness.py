@@ -34,7 +34,7 @@ from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from evals.metrics import mean
 from evals.models import Checkpoint, Model
-from evals.prompts import question_text
+from evals.prompts import render
 from evals.run import evaluate, score
 from evals.types import LOST, Decoding, Outcome, Protocol, Reply, Row, Sample
 
@@ -86,7 +86,7 @@ class VideoTask(ConfigurableTask):  # type: ignore[misc]
         return requests
 
     def _text(self, doc: Mapping[str, Any]) -> str:
-        return question_text(self.samples[doc["id"]], self.protocol.prompt)
+        return render(self.samples[doc["id"]], self.protocol).words
 
     def _graded(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
         replies = results[0] if isinstance(results[0], (list, tuple)) else results
@@ -285,6 +285,7 @@ def run(
     protocol: Protocol | None = None,
     limit: int | None = None,
     include_path: Path | None = None,
+    shipped: bool = True,
     root: Path | None = None,
     data: Path | None = None,
     batch: int = 16,
@@ -293,7 +294,8 @@ def run(
 ) -> dict[str, Any]:
     """lm-eval's results for our benchmarks (by their ids) and its own tasks, in one call.
 
-    include_path: folder of further task files. root, data: of our benchmarks, as
+    include_path: folder of further task files; shipped: whether lm-eval's own are known too, which
+    takes seconds to index. root, data: of our benchmarks, as
     `evals.benchmarks.load` takes them. Raises BadInput for a name that neither side knows.
     """
     ours = [name.removeprefix(PREFIX) for name in names]
@@ -304,9 +306,10 @@ def run(
         for name in ours
     ]
     lm = HarnessLM(model, tasks, batch=batch, seed=seed, **evaluation)
-    manager = TaskManager(include_path=str(include_path) if include_path else None) if theirs else (
-        TaskManager(include_defaults=False)
-    )  # fmt: skip
+    manager = TaskManager(
+        include_path=str(include_path) if include_path else None,
+        include_defaults=shipped and bool(theirs),
+    )
     unknown = [name for name in theirs if name not in manager.all_tasks]
     if unknown:
         raise BadInput(

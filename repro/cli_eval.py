@@ -81,6 +81,12 @@ PROBES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotat
     help="Where record.json and rows.jsonl.gz go.  [default: runs/BENCHMARK-ARM-sSEED]",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
+@click.option(
+    "--harness", type=click.Choice(["lm-eval"]),
+    help="Hand --tasks over to lm-evaluation-harness; no record is filed.",
+)  # fmt: skip
+@click.option("--tasks", metavar="A,B", help="For --harness: its tasks, or benchmarks of ours.")
+@click.option("--include-path", type=FOLDER, help="For --harness: folder of further task files.")
 @json_option
 def eval_(
     recipe: str | None, profile: str, benchmark: str | None, split: str | None,
@@ -88,7 +94,8 @@ def eval_(
     model: str | None, arm: str | None, seed: int, samples: int | None,
     temperature: float | None, greedy: bool, probes: tuple[str, ...], limit: int | None,
     save_replies: bool, batch: int | None, decoder: str, workers: int | None,
-    clip_seconds: float, cache: bool, out: Path | None, resume: bool, as_json: bool,
+    clip_seconds: float, cache: bool, out: Path | None, resume: bool, harness: str | None,
+    tasks: str | None, include_path: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a model and file its record.
 
@@ -100,7 +107,11 @@ def eval_(
       repro eval --benchmark mmvu --protocol video-r1@32f --root ~/data/mmvu --model DIR
       repro eval --benchmark jsonl --data my.jsonl --videos films --model DIR --out runs/mine
       repro eval --recipe ktr --probe no-video --probe shuffled --out runs/probed
+      repro eval --harness lm-eval --tasks arc_easy,hellaswag --model DIR
     """
+    if harness:
+        _by_harness(tasks, model, recipe, profile, include_path, limit, seed, videos, data, as_json)
+        return
     if model is None and recipe is None:
         raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
     if benchmark is None and recipe is None:
@@ -221,6 +232,40 @@ def _decoder(asked: str, benchmark: Benchmark) -> Any:
     from evals.decoder_process import versions
 
     return "decord" if benchmark.name == "microworld" and "decord" in versions() else "pyav"
+
+
+def _by_harness(
+    tasks: str | None, model: str | None, recipe: str | None, profile: str,
+    include_path: Path | None, limit: int | None, seed: int, root: Path | None, data: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Benchmarks of ours are asked as --recipe says, else as Video-R1 does; greedy."""
+    if not tasks or (model is None and recipe is None):
+        raise click.UsageError("--harness needs --tasks A,B and --model DIR, or --recipe")
+    from evals.lm_harness import plain, run
+    from repro.measure import answering
+    from repro.options import words
+    from repro.recipe import Recipe
+
+    chosen = Recipe.load(recipe, profile) if recipe else None
+    answerer, _ = answering(model, chosen)
+    protocol = chosen.protocol(chosen.decoding(greedy=True)) if chosen else None
+    results = run(
+        answerer, words(tasks), protocol=protocol, limit=limit, include_path=include_path,
+        root=root, data=data, seed=seed,
+    )  # fmt: skip
+    found = plain(results)
+    if as_json:
+        show_json(found)
+        return
+    table(
+        ("task", "metric", "value"),
+        (
+            (task, name, f"{value:.4f}")
+            for task, values in found.items()
+            for name, value in values.items()
+        ),
+    )
 
 
 def _plain(name: str) -> str:
