@@ -183,18 +183,21 @@ def _evaluate(
 
 
 def _run(asked: _Asked, out: Path, probe: str | None, means: Means, progress: Any) -> Run:
-    from repro.measure import finished, measure
+    from repro.measure import finished, measure, noting_failure
 
     out.mkdir(parents=True, exist_ok=True)
     done = finished(
         asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
         limit=asked.limit, probe=probe,
     ) if asked.resume else None  # fmt: skip
-    return done or measure(
-        asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
-        limit=asked.limit, save_replies=asked.save_replies, progress=progress, probe=probe,
-        means=means,
-    )  # fmt: skip
+    if done:
+        return done
+    with noting_failure(out, asked.label, asked.weights.id, asked.benchmark.name, asked.protocol):
+        return measure(
+            asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
+            limit=asked.limit, save_replies=asked.save_replies, progress=progress, probe=probe,
+            means=means,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -145,7 +145,9 @@ def score(
     data: Path | None, kind: str | None, graders: str | None, judge: str | None,
     judge_model: str | None, judge_cache: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Score saved replies again, without a model, and show how far graders differ.
+    """Score saved replies again, without a model.
+
+    With several graders it shows how far they differ.
 
     FILE holds one JSON object a line: {"id", "reply"}, or {"reply", "answer", "type"}; or it is
     lmms-eval's samples_*.jsonl or VLMEvalKit's .xlsx.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +23,10 @@ from repro.options import (
     show_json,
     words,
 )
+
+if TYPE_CHECKING:
+    from repro.recipe import Recipe
+    from repro.show import Show
 
 
 @click.command()
@@ -130,9 +136,16 @@ def train(
     require_device(chosen)
     again = exits.continues(exits.resuming(resume))
     with showing(Console(stderr=True)) as show, again:
+        seen = _watching(chosen, arm, seed, total, out, show) if data is model is None else None
+
+        def progress(row: dict[str, Any]) -> None:
+            show.update(f"{arm}-s{seed}", row["step"], until or total)
+            if seen is not None:
+                seen(row["step"])
+
         work(
             seed, out, resume=resume, steps=steps, data=data, videos=videos, model=model,
-            progress=lambda row: show.update(f"{arm}-s{seed}", row["step"], until or total),
+            progress=progress,
         )  # fmt: skip
     if not (out / "done.json").exists():
         click.echo(f"{arm}-s{seed}: stopped after step {until}; --resume continues", err=True)
@@ -143,3 +156,12 @@ def train(
         return
     took = clock(done["seconds"])
     click.echo(f"{arm}-s{seed}: {done['steps']} steps in {took}; model: {out / done['final']}")
+
+
+def _watching(
+    recipe: Recipe, arm: str, seed: int, steps: int, out: Path, show: Show
+) -> Callable[[int], None]:
+    """Says at 10, 25 and 50 % of the steps whether the arm learns as its committed references."""
+    from repro.watch import watch
+
+    return watch(recipe.paper, recipe.profile_name, arm, seed, steps, out, show.say)

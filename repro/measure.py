@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +34,7 @@ from repro import __version__, machine
 from repro.arm import start_checkpoint
 from repro.folder import write_json
 from repro.recipe import Recipe
-from results import ledger
+from results import filing, ledger
 
 PART, WORK, NUMBERS = "rows.part.jsonl", "work.json", "numbers.json"
 
@@ -204,6 +205,28 @@ def measure(
     write_json(out / WORK, _cost(work, rows, means.decoding))
     part.path.unlink()
     return run
+
+
+@contextmanager
+def noting_failure(
+    out: Path, label: Label, model: str, benchmark: str, protocol: Protocol
+) -> Iterator[None]:
+    """Leaves failure.json in `out` if this machine ends the run: the cell then says `failed` and
+    why, until a record of it is filed."""
+    try:
+        yield
+    except EnvironmentFault as error:
+        failure = filing.Failure(
+            paper=label.paper,
+            benchmark=benchmark,
+            arm=label.arm,
+            model=model,
+            frames=protocol.max_frames,
+            seed=label.seed,
+            reason=str(error).partition(";")[0],
+        )
+        filing.note_failure(failure, out)
+        raise
 
 
 def finished(

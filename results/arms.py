@@ -65,7 +65,7 @@ def arms(runs: Sequence[Run], claims: Sequence[Claim], policy: Policy) -> tuple[
     Raises LedgerError when the runs belong to more than one paper, profile, benchmark or split,
     or when none is whole.
     """
-    whole = [run for run in runs if not run.record.partial]
+    whole = [run for run in runs if not run.record.partial and not run.probe]
     if not whole:
         raise LedgerError("no whole run to show: every run is missing or marked partial")
     cells = {(r.paper, r.profile, r.benchmark, r.split) for r in (run.record for run in whole)}

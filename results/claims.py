@@ -114,7 +114,8 @@ def claim(
     """
     method = method or _arm(method_runs)
     baseline = baseline or _arm(baseline_runs)
-    method_runs, baseline_runs, aside = _shared_protocol(method_runs, baseline_runs)
+    plain = [[r for r in runs if not r.probe] for runs in (method_runs, baseline_runs)]
+    method_runs, baseline_runs, aside = _shared_protocol(*plain)
     left, excluded_left = _by_seed(method_runs)
     right, excluded_right = _by_seed(baseline_runs)
     alone = [f"{method} seed {seed}: no {baseline} run" for seed in sorted(left.keys() - right)]
@@ -165,6 +166,7 @@ def primary(runs: Sequence[Run]) -> list[Run]:
         return run.record.samples, run.temperature
 
     best: dict[tuple[str, ...], tuple[float, float]] = {}
+    runs = [run for run in runs if not run.probe]
     for run in runs:
         best[cell(run)] = max(best.get(cell(run), (0, 0)), rank(run))
     return [run for run in runs if rank(run) == best[cell(run)]]
@@ -297,8 +299,8 @@ def _by_seed(runs: Sequence[Run]) -> tuple[dict[int, Run], tuple[str, ...]]:
             raise LedgerError(
                 f"one arm is expected, found {runs[0].record.arm} and {run.record.arm}"
             )
-        if run.record.partial:
-            partial.append(f"{_name(run)}: partial")
+        if run.record.partial or run.probe:
+            partial.append(f"{_name(run)}: {run.probe or 'partial'}")
             continue
         if run.record.seed in whole:
             raise LedgerError(f"{_name(run)} appears twice; which one counts is not ours to choose")

@@ -1,6 +1,8 @@
 """Filing runs made elsewhere: validate, recompute, and put them where their identity says.
 
-    micro    <paper>/<benchmark>/<arm>-s<seed>[-greedy]
+A run that ended in an error of its environment is filed too, as its reason.
+
+    micro    <paper>/<benchmark>/<arm>-s<seed>[-greedy][-<probe>]
     others   <paper>/<benchmark>/<model>@<revision, 8>-<protocol, 8>-s<seed>-<n>
 
 Records come from other hosts and from strangers: nothing in one is believed that its rows can say.
@@ -37,8 +39,9 @@ def place(run: Run) -> Path:
     record = run.record
     cell = Path(record.paper, record.benchmark)
     if record.profile == "micro":
-        return cell / f"{record.arm}-s{record.seed}{'-greedy' if run.greedy else ''}"
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "--", record.model["id"] or "").strip("-.")
+        how = ("-greedy" if run.greedy else "") + (f"-{run.probe}" if run.probe else "")
+        return cell / f"{record.arm}-s{record.seed}{how}"
+    name = plain(record.model["id"] or "")
     revision = (record.model["revision"] or record.model["sha256"] or "unknown")[:8]
     return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}"
 
@@ -51,7 +54,8 @@ def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[
     record, rows that contradict their record, a partial run, or another run already filed in the
     same place.
     """
-    runs = [(run, Path(root) / place(run)) for run in _sound(Path(source))]
+    ended = failures(source) if Path(source).is_dir() else []
+    runs = [(run, Path(root) / place(run)) for run in _sound(Path(source), bool(ended))]
     targets = [target for _, target in runs]
     for run, target in runs:
         if targets.count(target) > 1:
@@ -61,12 +65,31 @@ def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[
                 f"{run.directory} belongs to {target}, where another run is filed; "
                 "which one counts is not ours to choose"
             )
-    return [_file(run, target, dry_run) for run, target in runs]
+    filed = [_file(run, target, dry_run) for run, target in runs]
+    return filed + [_file_failure(failure, Path(root), dry_run) for failure in ended]
 
 
-def _sound(source: Path) -> Iterator[Run]:
+def _file_failure(failure: Failure, root: Path, dry_run: bool) -> Filed:
+    """Where a run ended in an error; the latest reason stands."""
+    frames = "" if failure.frames is None else f"-{failure.frames}f"
+    name = f"{failure.arm}-s{failure.seed}{frames}-failed"
+    target = root / plain(failure.paper) / plain(failure.benchmark) / plain(name)
+    if dry_run:
+        return Filed(target, "sound")
+    if target.is_dir() and failure in failures(target):
+        return Filed(target, "already there")
+    note_failure(failure, target)
+    return Filed(target, "filed")
+
+
+def plain(text: str) -> str:
+    """A part of a path: records come from other hosts."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "--", text).strip("-.") or "unknown"
+
+
+def _sound(source: Path, failed: bool) -> Iterator[Run]:
     runs = ledger.load(source) if source.is_dir() else []
-    if not runs:
+    if not runs and not failed:
         raise LedgerError(f"{source} holds no {RECORD}")
     for run in runs:
         if run.record.partial:

@@ -145,9 +145,10 @@ def _pairs(
 
 
 def _asked(run: Run) -> tuple[Any, ...]:
-    """The choices of protocol that make two cells of one arm: decoding, frames, prompt."""
+    """The choices of protocol that make two cells of one arm: decoding, frames, prompt, probe."""
     chosen = flat(run.record.protocol)
-    return run.temperature, str(chosen.get("max_frames")), str(chosen.get("prompt"))
+    names = ("max_frames", "prompt", "subset")
+    return run.temperature, run.probe, *(str(chosen.get(name)) for name in names)
 
 
 def _by_cell(runs: Sequence[Run]) -> dict[tuple[Any, ...], Run]:

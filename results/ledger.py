@@ -83,6 +83,12 @@ class Run:
         return temperature(self.record.protocol)
 
     @property
+    def probe(self) -> str:
+        """What the questions were asked under instead of as they are ("no-video"), else "". The
+        evaluator puts it behind a + of the protocol's id; such a run never counts as a score."""
+        return str(self.record.protocol.get("id", "")).partition("+")[2]
+
+    @property
     def greedy(self) -> bool:
         """Decoded at temperature 0."""
         return self.temperature == 0

@@ -39,6 +39,9 @@ LEFT_OUT: Mapping[str, Any] = {
     "denominator": "all",
 }
 
+#: Spellings of one split.
+SPLITS = {"validation": "val", "valid": "val"}
+
 #: What papers call a field of evals.types.Protocol.
 OURS = {"frames": "max_frames", "prompt_id": "prompt", "scorer": "grader"}
 
@@ -84,6 +87,7 @@ def compare(
 ) -> tuple[Field, ...]:
     """Every field the paper is asked about, and the number of questions, against one record."""
     ours = {**flat(record.protocol), "n": record.n}
+    ours["subset"] = ours["subset"] or record.split  # papers say "test", or name a part of it
     paper = {**stated, "n": UNSTATED if n is None else n}
     started = datetime.fromisoformat(record.started).date()
     return tuple(_field(name, value, ours, assumed, started) for name, value in paper.items())
@@ -95,14 +99,14 @@ def _field(
     own = OURS.get(name, name)
     known, run = own in ours, ours.get(own)
     if stated != UNSTATED:
-        state: State = "same" if _equal(stated, run) else "differs"
+        state: State = "same" if _agree(name, stated, run) else "differs"
         return Field(name, shown(stated), shown(run), state if known else "not recorded")
     guess = assumed.get(name)
     if guess is None or guess.on > started:
         late = f"assumed on {guess.on}, after the run" if guess else ""
         return Field(name, UNSTATED, shown(run) if known else "", "unstated", late)
     plausible = " or ".join(map(shown, guess.values))
-    state = "assumed" if any(_equal(value, run) for value in guess.values) else "differs"
+    state = "assumed" if any(_agree(name, value, run) for value in guess.values) else "differs"
     text = f"{UNSTATED}, assumed {plausible}"
     return Field(name, text, shown(run), state if known else "not recorded", guess.source)
 
@@ -138,3 +142,10 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool) != isinstance(b, bool):
         return False
     return bool(a == b)
+
+
+def _agree(name: str, stated: Any, run: Any) -> bool:
+    """Whether what a paper says of a field is what we ran."""
+    if name == "subset" and isinstance(stated, str) and isinstance(run, str):
+        return SPLITS.get(stated, stated) == SPLITS.get(run, run)
+    return _equal(stated, run)

@@ -291,7 +291,7 @@ def _micro(runs: Sequence[Run], policy: Policy) -> tuple[MicroBoard, ...]:
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         r = run.record
-        if r.profile == MICRO and not r.partial:
+        if r.profile == MICRO and not r.partial and not run.probe:
             groups.setdefault((r.paper, r.benchmark, r.split), []).append(run)
     return tuple(
         MicroBoard(*key, tuple(group), registered(group, policy))

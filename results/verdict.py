@@ -482,8 +482,8 @@ def _countable(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
         varied = (
             r.protocol_hash, r.n, weights, r.seed, r.batch, *r.engine.values(), r.machine["gpu"],
         )  # fmt: skip
-        if r.partial:
-            excluded.append(f"{name}: partial")
+        if r.partial or run.probe:
+            excluded.append(f"{name}: {run.probe or 'partial'}")
         elif varied in seen:
             excluded.append(f"{name}: varies nothing against an earlier run")
         else:
