@@ -255,7 +255,13 @@ def score(sample: Sample, reply: Reply, k: int, protocol: Protocol, save: bool =
 def graded(
     sample: Sample, reply: Reply, reading: Answer | Unparsed, k: int, protocol: Protocol
 ) -> Row:
-    """A reply, from which an answer was read or not, as a row."""
+    """A reply, from which an answer was read or not, as a row.
+
+    Of a reply that was cut off, what only the weakest rules make out is no answer: it may be
+    anything that was considered on the way.
+    """
+    if isinstance(reading, Answer) and reading.confidence == "low" and not reply.finished:
+        reading = Unparsed(f"cut off; only by {reading.rule}: {reading.value[:40]}")
     if isinstance(reading, Unparsed):
         outcome = Outcome.UNPARSED if reply.finished else Outcome.TRUNCATED
         row = _row(sample, k, None, outcome, 0.0, reply.tokens)

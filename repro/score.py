@@ -129,7 +129,10 @@ def _rows(
         places = [
             place
             for place, (pair, reading) in enumerate(zip(pairs, readings, strict=True))
-            if isinstance(reading, Unparsed) and not pair.failed and pair.sample.kind in reads
+            if isinstance(reading, Unparsed)
+            and pair.sample.kind in reads
+            and pair.reply.finished
+            and not pair.failed
         ]
         verdicts = judge.read([(pairs[p].sample, pairs[p].reply) for p in places])
         for place, verdict in zip(places, verdicts, strict=True):

@@ -473,3 +473,24 @@ def test_long_hostile_replies_are_read_in_linear_time(piece: str, kind: str) -> 
     extract(f"<answer>{piece * 10_000}x</answer>", kind, "reelproof", OPTIONS)
     extract(piece * 10_000, kind, "reelproof", OPTIONS)
     extract(f"so {piece * 10_000}", kind, "reelproof", OPTIONS)
+
+
+#: What replies say before they commit themselves, and how they then do it.
+ASIDES = st.sampled_from(
+    ["I see a red circle.", "The blue square moves left.", "Option A looks wrong.",
+     "It is not (C).", "Vitamin C is mentioned.", "A man enters.", "First I thought of B.",
+     "Let's look again:", "1. the circle\n2. the square", "So it can't be the green triangle,",
+     "\n\n", "Hmm."]
+)  # fmt: skip
+FINAL = st.sampled_from(
+    ["The final answer is {}", "Final answer: {}.", "the final answer is ({}).",
+     "**Final Answer:** {}", "So, the final answer is option {}!", "The final answer is: **{}**"]
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(asides=st.lists(ASIDES, max_size=6), final=FINAL, letter=st.sampled_from("ABC"))
+def test_a_final_answer_is_never_overruled(asides: list[str], final: str, letter: str) -> None:
+    """Whatever was considered before."""
+    reply = " ".join([*asides, final.format(letter)])
+    assert extract(reply, "multiple choice", options=OPTIONS) == Answer(letter)

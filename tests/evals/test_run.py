@@ -68,6 +68,24 @@ def choice(id: str, media: Path | None, gold: str = "A", modality: Modality = "v
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "finished", "outcome"),
+    [
+        ("I first see a red circle", True, "correct"),
+        ("I first see a red circle", False, "truncated"),  # it may be thinking aloud
+        ("The answer is A because it", False, "correct"),
+    ],
+)
+def test_a_reply_that_was_cut_off_must_have_said_its_answer(
+    text: str, finished: bool, outcome: str
+) -> None:
+    options = ("A. red circle", "B. blue square")
+    sample = Sample("q", "?", "multiple choice", "A", "text", None, options)
+    row = score(sample, Reply(text, 9, finished), 0, Protocol("t"))
+    assert row.outcome == outcome
+    assert outcome == "correct" or "cut off; only by option text: A" in str(row.detail)
+
+
 def test_every_outcome(film: Path) -> None:
     broken = film.with_name("broken.mp4")
     broken.write_bytes(film.read_bytes()[:2000])
