@@ -144,6 +144,8 @@ def _written(
     key = next((key for key in wanted if key in texts), None)
     if key is None:
         raise BadInput(f"prompt {prompt!r} does not ask {sample.form} {sample.kind}".strip())
+    if "{duration}" in texts[key] and not sample.facts.get("duration"):
+        raise BadInput(f"prompt {prompt!r} says how long the video is, {sample.id} does not")
     options = option_texts(sample.options)
     values = {
         "question": sample.question,

@@ -193,6 +193,9 @@ class Files:
         entries = self._index.get(PurePosixPath(name).name, [])
         found = [p for relative, p in entries if relative == name or relative.endswith(f"/{name}")]
         found = [p for p in found if p.exists()] or found
+        if len(found) > 1:  # the one whose whole path is asked for
+            whole = [p for relative, p in entries if relative == name and p in found]
+            found = whole if len(whole) == 1 else found
         if len(found) > 1:
             raise BadInput(f"{name} is both {found[0]} and {found[1]}; keep one of them")
         return found[0] if found else self.root / name

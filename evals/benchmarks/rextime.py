@@ -6,7 +6,7 @@ Only the validation split can be scored: the answers of test are hidden and thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from evals.benchmarks import Card, Golden
 from evals.benchmarks._records import Files, Record, lettered, written
@@ -19,7 +19,7 @@ CARD = Card(
     licence="annotations CC BY-NC-SA 4.0; videos of ActivityNet and QVHighlights",
     macro="category",
     metrics=("grounded qa",),
-    files=("*.json",),
+    files=("*.json", "*.jsonl"),
     note="the videos are those of ActivityNet and QVHighlights, from their owners",
 )
 GOLDEN = Golden(
@@ -43,8 +43,13 @@ GOLDEN = Golden(
 )  # fmt: skip
 
 
-def rows(files: Files, split: str, wanted: Sequence[str]) -> list[Record]:
-    return files.rows(f"rextime_{split}.json", f"{split}.json", f"{split}-*.parquet")
+def rows(files: Files, split: str, wanted: Sequence[str]) -> Iterator[Record]:
+    """Questions; durations are in the owner's evaluation file, rextime_val.jsonl, if not here."""
+    known = {}
+    if files.find(f"rextime_{split}.jsonl"):
+        known = {r["qid"]: r.get("duration") for r in files.rows(f"rextime_{split}.jsonl")}
+    for row in files.rows(f"rextime_{split}.json", f"{split}.json", f"{split}-*.parquet"):
+        yield Record({"duration": known.get(row.get("qid")), **row}, row.where)
 
 
 def sample(row: Record, files: Files) -> Sample:
@@ -60,6 +65,6 @@ def sample(row: Record, files: Files) -> Sample:
         media=files.video(video),
         options=options,
         cluster=video,
-        tags={"category": row.text("category")},
-        facts={"duration": f"{row.number('duration'):g}"},
+        tags={"category": row.text("category", "source")},
+        facts={} if row.get("duration") is None else {"duration": f"{row.number('duration'):g}"},
     )

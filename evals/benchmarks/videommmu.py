@@ -15,6 +15,17 @@ from evals.extract import plain_float
 from evals.types import Kind, Sample
 
 TRACKS = ("perception", "comprehension", "adaptation")
+_DISCIPLINES = {
+    "Art": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Medicine": "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine "
+    "Pharmacy Public_Health",
+    "Humanities": "History Literature Sociology Psychology",
+    "Engineering": "Agriculture Architecture_and_Engineering Computer_Science Electronics "
+    "Energy_and_Power Materials Mechanical_Engineering",
+}
+DISCIPLINE = {subject: d for d, subjects in _DISCIPLINES.items() for subject in subjects.split()}
 CARD = Card(
     dataset="lmms-lab/VideoMMMU",
     seen="3e9d51d",
@@ -56,7 +67,8 @@ def sample(row: Record, files: Files) -> Sample:
     if not options or row.get("question_type") == "open":
         options, kind = (), "free-form" if plain_float(said) is None else "numerical"
     media = files.video(f"{name}_image" if track == "question_only" else name)
-    subject = name.split("_", 1)[1].rpartition("_")[0] if name.count("_") > 1 else ""
+    subject = "_".join(name.split("_")[1:-1])  # validation_Art_Theory_12
+    about = {"subject": subject, "discipline": DISCIPLINE.get(subject, "")}
     form = {"adaptation": "adaptation", "question_only": "question_only"}.get(track, "lecture")
     return Sample(
         id=f"{track}/{name}",
@@ -67,6 +79,6 @@ def sample(row: Record, files: Files) -> Sample:
         media=media,
         options=options,
         cluster=name,
-        tags={"track": track, **({"subject": subject} if subject else {})},
+        tags={"track": track, **{key: value for key, value in about.items() if value}},
         form=form,
     )

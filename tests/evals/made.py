@@ -200,18 +200,24 @@ def tempcompass(root: Path) -> None:
 
 
 def mvbench(root: Path) -> None:
+    """Whole videos of main in zips, some with the same name; tvqa as mp4 from branch video."""
     from evals.benchmarks.mvbench import TASKS
 
-    for t, task in enumerate(TASKS):
-        bounds = {"start": 0.5, "end": 1.5} if t % 2 else {}
+    folders = {}
+    for t, (task, places) in enumerate(TASKS.items()):
+        bounds = {"start": 0.5, "end": 1.5} if places[0].startswith(("star", "sta", "tvqa")) else {}
+        name = "5-8" if task == "episodic_reasoning" else f"{t % 3}.mp4"
         rows = [
-            {"video": f"{t}.mp4", "question": f"What {i}?", "candidates": texts,
+            {"video": name, "question": f"What {t} {i}?", "candidates": texts,
              "answer": texts["ABC".index(gold)], **bounds}
             for i, (gold, texts) in enumerate(choices(3, 3))
         ]  # fmt: skip
         save(root / "json" / f"{task}.json", rows)
-    zipped(root / "video" / "star.zip", [f"star/{t}.mp4" for t in range(0, 20, 2)])
-    zipped(root / "video" / "sta.zip", [f"sta/sta_video/{t}.mp4" for t in range(1, 20, 2)])
+        folders[places[-1 if task == "episodic_reasoning" else 0]] = name
+    for folder, name in folders.items():
+        names = [f"{folder}/{n}.mp4" for n in ("0", "1", "2")] if name != "5-8" else []
+        zipped(root / "video" / f"{folder.replace('/', '-')}.zip", names or [f"{folder}/5-8.mp4"])
+    zipped(root / "video" / "data0613.zip", ["data0613/star/Charades_v1_480/0.mp4"])
 
 
 def vsibench(root: Path) -> None:
@@ -341,11 +347,14 @@ def nextqa(root: Path) -> None:
 def rextime(root: Path) -> None:
     rows = [
         {"qid": f"anet_val{i}", "question": f"Why {i}?", "options": texts, "ans": gold,
-         "vid": f"v_{i % 2}", "duration": SECONDS, "span": [0.25, 1.25],
+         "vid": f"v_{i % 2}", "span": [0.25, 1.25], "source": "anet_val",
          "category": ("cause-effect", "means-to-an-end")[i % 2]}
         for i, (gold, texts) in enumerate(choices(4, 4))
     ]  # fmt: skip
     save(root / "rextime_val.json", rows)
+    told = [{"qid": row["qid"], "query": row["question"], "duration": SECONDS, "vid": row["vid"],
+             "relevant_windows": [row["span"]], "ans": row["ans"]} for row in rows]  # fmt: skip
+    save(root / "data" / "rextime_val.jsonl", told)
     on_disk(root, ["v_0.mp4", "v_1.mp4"])
 
 

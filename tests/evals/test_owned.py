@@ -18,7 +18,7 @@ import made
 
 from evals import archive, benchmarks, models, protocols
 from evals.aggregate import aggregate, headline
-from evals.benchmarks import Benchmark
+from evals.benchmarks import Benchmark, mvbench
 from evals.benchmarks._records import Files, Record
 from evals.errors import BadInput
 from evals.extract import GRADERS
@@ -215,9 +215,27 @@ def test_subtitles_at_the_shown_frames_or_all(data: Callable[[str], Path]) -> No
 
 
 def test_spans_and_alternatives(data: Callable[[str], Path]) -> None:
-    spans = {s.tags["task"]: s.span for s in load("mvbench", data)}
-    assert spans["action_count"] == (0.5, 1.5) and spans["action_antonym"] is None
+    samples = {s.tags["task"]: s for s in load("mvbench", data)}
+    assert samples["action_sequence"].span == (0.5, 1.5) and samples["action_count"].span is None
+    assert samples["episodic_reasoning"].span is None  # the mp4 is already cut
     assert load("nextgqa", data)[1].gold == "B [0.25, 1] or [1.25, 2]"
+
+
+def test_names_that_occur_in_several_collections(data: Callable[[str], Path]) -> None:
+    """MVBench's 0.mp4 of clevrer is not that of perception, and data0613 repeats one of star."""
+    samples = {s.tags["task"]: s for s in load("mvbench", data)}
+    for task, sample in samples.items():
+        assert sample.media is not None
+        folder = mvbench.TASKS[task][-1 if task == "episodic_reasoning" else 0]
+        assert sample.media.parent.as_posix().endswith(folder)
+        assert "data0613" not in str(sample.media)
+
+
+def test_a_prompt_that_needs_the_duration_says_so(data: Callable[[str], Path]) -> None:
+    sample = load("rextime", data)[0]
+    assert sample.facts["duration"] == "2"
+    with pytest.raises(BadInput, match=r"says how long the video is, anet_val0 does not"):
+        render(replace(sample, facts={}), protocols.load("official", "rextime"))
 
 
 def test_what_huggingface_wrote_is_the_revision(tmp_path: Path) -> None:
