@@ -22,7 +22,7 @@ from typing import Any
 from evals import archive
 from evals.errors import BadInput
 
-VIDEO = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEO = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
 _TABLES = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 _LABEL = re.compile(r"\(?([A-Z])[).:]\s*")
 

@@ -45,7 +45,7 @@ def sample(row: Record, files: Files) -> Sample:
     video = row.text("video ID")
     options = lettered(text for text in row.texts("Options"))
     return Sample(
-        id=row.text("Question ID"),
+        id=f"{video}_{row.text('Question ID')}",  # numbers begin again with every film
         question=row.text("Question"),
         kind="multiple choice",
         gold=row.letter(options, "Answer"),

@@ -252,7 +252,7 @@ def test_equal_ids_are_told_apart(tmp_path: Path) -> None:
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([rows[0], rows[0], rows[0]]))
     assert [s.id for s in benchmarks.load("video_holmes", root=folder).samples] == [
-        "q0", "q0#2", "q0#3",
+        "f0_q0", "f0_q0#2", "f0_q0#3",
     ]  # fmt: skip
 
 

@@ -89,9 +89,9 @@ def test_bad_records_are_counted_and_none_stops_the_rest(holmes: Path) -> None:
     assert "record 1: `Answer` 'Z' is not one of 6 options" in said["gold"][0]
     assert "record 4: `Question` is missing" in said["record"][0]
     assert said["options"] == [
-        "q1: an empty option", "q2: two options are equal", "q4: only 1 option",
+        "f1_q1: an empty option", "f2_q2: two options are equal", "f1_q4: only 1 option",
     ]  # fmt: skip
-    assert said["duplicate"] == ["again asks what q5 asks"]
+    assert said["duplicate"] == ["f2_again asks what f2_q5 asks"]
 
 
 def test_videos_that_are_missing_damaged_or_no_videos(holmes: Path) -> None:
