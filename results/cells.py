@@ -4,7 +4,8 @@
 |-------------------|-----------------------------------------------------------------------------|
 | `score`           | released weights under our evaluator: is the number right?                  |
 | `score (trained)` | we trained the arm: is the number within training luck?                     |
-| `claim`           | our method run against our baseline run, where the paper prints both        |
+| `claim`           | our method run against our baseline run, where the paper prints both; arms  |
+|                   | trained here by seed, else the two released checkpoints by question         |
 
 A cell is `registered` when its number is the paper's own, stands in a main table, may turn green
 and is no mean of others; everything else is exploratory and never counted.
@@ -18,6 +19,7 @@ from typing import Literal
 
 from results.assumptions import Assumptions, Margin, load_assumptions, registered_margin
 from results.benchmarks import Benchmarks, load_benchmarks
+from results.checkpoints import checkpoint_claim
 from results.claims import Claim, claim, gain
 from results.ledger import Run
 from results.policy import Policy, load_policy
@@ -135,6 +137,11 @@ def judge(
     if _start(cell.against) and own and other:
         return gain(own, other[0], policy)
     names = [part.arm or part.model.name for part in (cell.reported, cell.against)]
+    if not (own and other) and cell.reported.model.weights and cell.against.model.weights:
+        ours = runs_of("score", cell.reported, runs, cell.assumed)
+        theirs = runs_of("score", cell.against, runs, cell.assumed)
+        if ours and theirs:
+            return checkpoint_claim(ours, theirs, policy, method=names[0], baseline=names[1])
     return claim(own, other, policy, method=names[0], baseline=names[1])
 
 

@@ -53,6 +53,7 @@ class Claim:
     """`method` minus `baseline`, with both intervals and the word they allow.
 
     needed: seeds that would decide, None if that cannot be told. excluded: runs left out, and why.
+    p, test: of two given checkpoints (results.checkpoints), which have no seeds to pair.
     """
 
     method: str
@@ -67,6 +68,8 @@ class Claim:
     items: int = 0
     clusters: int = 0
     excluded: tuple[str, ...] = ()
+    p: float | None = None
+    test: str = ""
 
     @property
     def seeds(self) -> int:
@@ -76,7 +79,12 @@ class Claim:
     @property
     def text(self) -> str:
         """The word as printed: an open one names its seeds."""
-        return f"undecided ({count(self.seeds, 'seed')})" if self.word == "undecided" else self.word
+        return f"undecided ({self.basis})" if self.word == "undecided" else self.word
+
+    @property
+    def basis(self) -> str:
+        """What it rests on: "3 seeds", or "two checkpoints"."""
+        return count(self.seeds, "seed") if self.p is None else "two checkpoints"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data, rounded to six decimals; an infinite end is null."""
@@ -94,6 +102,7 @@ class Claim:
             "items": self.items,
             "clusters": self.clusters,
             "excluded": list(self.excluded),
+            **({} if self.p is None else {"p": rounded(self.p), "test": self.test}),
         }
 
 
@@ -190,7 +199,7 @@ def _decide(
     if not pairs:
         reason = f"no whole run of {method} shares a seed with one of {baseline}"
         return Claim(method, baseline, "not run", reason, excluded=tuple(excluded))
-    _comparable([run for _, *both in pairs for run in both])
+    comparable([run for _, *both in pairs for run in both])
     differences = [a.items.scores - b.items.scores for _, a, b in pairs]
     items = pairs[0][1].items
     per_seed = tuple(
@@ -258,7 +267,8 @@ def _reason(
     return f"{start}; at the measured spread about {needed} would decide"
 
 
-def _comparable(runs: Sequence[Run]) -> None:
+def comparable(runs: Sequence[Run]) -> None:
+    """Raises NotComparable unless all were asked the same questions in the same way."""
     first = runs[0]
     for run in runs[1:]:
         differing = [key for key in SAME if getattr(run.record, key) != getattr(first.record, key)]

@@ -183,7 +183,7 @@ def _claim_row(entry: Entry, asked: AskedClaim) -> tuple[str, ...]:
         signed(claim.delta),
         ends(claim.item_interval),
         NOTHING,
-        f"S = {claim.seeds}",
+        f"S = {claim.seeds}" if claim.p is None else claim.basis,
         f"{ICONS[claim.word]} {claim.text}",
     )
 

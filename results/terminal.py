@@ -63,9 +63,10 @@ def _claim_text(asked: AskedClaim) -> str:
     claim = asked.claim
     assert claim.delta is not None and claim.item_interval is not None
     name = f"claim: {label(claim.method)} {MINUS} {label(claim.baseline)}"
+    proof = "" if claim.p is None else f"{claim.test.removeprefix('exact ')} p = {claim.p:.1g}  "
     return (
         f"  {name:<26}printed {signed(asked.printed)}   ours {signed(claim.delta)} "
-        f"{ends(claim.item_interval)}   ->  {claim.text}"
+        f"{ends(claim.item_interval)}   {proof}->  {claim.text}"
     )
 
 

@@ -151,7 +151,7 @@ def test_citation_and_licence() -> None:
     assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
 
 
-def test_ci_runs_lint_and_test() -> None:
+def test_ci_runs_lint_test_and_regress() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert script.read_text().rstrip().endswith("make lint test")
+    assert script.read_text().rstrip().endswith("make lint test regress")

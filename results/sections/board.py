@@ -250,9 +250,9 @@ def claims(board: Board) -> str:
     rows = "".join(_claim(entry, asked, scale) for entry, asked in measured)
     axis = f'<div class="frow"><span></span>{charts.axis(scale)}<span></span><span></span></div>'
     text = (
-        "Method minus baseline, both trained and scored here under one protocol, paired by seed "
-        "and question. A ring is the gain the paper prints; thick is the interval over videos, the "
-        "small marks are seeds."
+        "Method minus baseline, both scored here under one protocol and paired by question: arms "
+        "trained here, seed by seed, else the two released checkpoints. A ring is the gain the "
+        "paper prints; thick is the interval over videos, the small marks are seeds."
     )
     body = card(f'<div class="effects">{rows}{axis}</div>')
     return titled("paper-claims", "The papers' claims", text, body)
@@ -264,7 +264,7 @@ def _claim(entry: Entry, asked: AskedClaim, scale: charts.Scale) -> str:
     name = (
         f'<span class="l"><b>{escape(label(claim.method))} {MINUS} '
         f"{escape(label(claim.baseline))}</b><small>{escape(column(entry))} · "
-        f"{count(claim.seeds, 'seed')}</small></span>"
+        f"{claim.basis}</small></span>"
     )
     seeds = "".join(
         charts.marker(2, scale.at(pair.delta), 8, f"seed {pair.seed}: {signed(pair.delta)}")
