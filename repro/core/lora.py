@@ -5,10 +5,12 @@ The reference policy is the same model with its adapters switched off, so no cop
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from evals.vlm import VLM
 
@@ -38,6 +40,20 @@ def load_adapters(model: Any, folder: Path) -> None:
     told = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
         raise ValueError(f"{folder} does not fit the model's adapters: {told}")
+
+
+def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of the model's weights as a plain model has them, adapters added; without
+    changing the model, since adding and subtracting would not give back the same bits."""
+    net = model.get_base_model() if is_adapted(model) else model
+    modules = dict(net.named_modules())
+    for name, value in net.named_parameters():
+        owner, _, kind = name.rpartition(".base_layer.")
+        if ".lora_" in name:
+            continue
+        if kind == "weight" and owner:
+            value = value + modules[owner].get_delta_weight("default").to(value.dtype)
+        yield name.replace(".base_layer.", "."), value.detach()
 
 
 def merged(vlm: VLM) -> VLM:

@@ -155,11 +155,9 @@ def loss(vlm: VLM, examples: Sequence[Example], *, completion_only: bool = True)
 def _apart(prompt: Encoded) -> Encoded:
     """A prompt whose clip is encoded for itself. One encoding for two examples of a film would have
     the same gradient, rounded otherwise, and the cold start that ships could not be built again."""
-    return (
-        prompt
-        if prompt.pixels is None
-        else replace(prompt, pixels=prompt.pixels.view_as(prompt.pixels))
-    )
+    if prompt.pixels is None:
+        return prompt
+    return replace(prompt, pixels=prompt.pixels.view_as(prompt.pixels))
 
 
 def _counting_prompts(vlm: VLM, packed: Packed, examples: Sequence[Example]) -> Packed:

