@@ -39,6 +39,7 @@ def test_every_benchmark_has_its_official_protocol() -> None:
     assert set(protocols.covered("official")) == set(benchmarks.OWNED)
     assert set(protocols.names()) == {
         "official", "video-r1", "ffr", "temporal-r1", "lmms-eval", "vlmevalkit",
+        "onethinker", "videorft",
     }  # fmt: skip
 
 
