@@ -15,7 +15,13 @@
 | all pairs                   | questions all of whose binary pairs are right (VideoMathQA)      |
 
 All are fractions, except that a gain may be negative. A row without an answer has score, IoU and
-IoP 0 under the denominator `all` and is left out under `answered`.
+IoP 0. Which rows count:
+
+| denominator | leaves out                                                                       |
+|-------------|----------------------------------------------------------------------------------|
+| all         | none                                                                             |
+| replied     | undecodable and timeout: where a tool's API failed, its row is dropped           |
+| answered    | these, unparsed and truncated                                                    |
 """
 
 from __future__ import annotations
@@ -27,9 +33,14 @@ from evals.benchmarks import Card
 from evals.errors import BadInput
 from evals.extract import Unparsed, read
 from evals.metrics import Interval, golds, iop, knowledge_gain, mean, tiou
-from evals.types import Protocol, Row
+from evals.types import Outcome, Protocol, Row
 
 _ANSWERED = ("correct", "wrong")
+_COUNTED = {
+    "all": tuple(outcome.value for outcome in Outcome),
+    "replied": (*_ANSWERED, "unparsed", "truncated"),
+    "answered": _ANSWERED,
+}
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,7 @@ Metric = Callable[[Sequence[Asked]], Numbers]
 
 def aggregate(rows: Sequence[Row], card: Card | None, protocol: Protocol) -> Numbers:
     """Every number of a benchmark. Raises ValueError when no row counts."""
-    counted = (
-        [r for r in rows if r.outcome in _ANSWERED] if protocol.denominator == "answered" else rows
-    )
+    counted = [r for r in rows if r.outcome in _COUNTED[protocol.denominator]]
     questions = _questions(counted)
     tag = card.macro if card else "family"
     found = {

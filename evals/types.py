@@ -174,7 +174,7 @@ class Protocol:
     subtitles: Literal["none", "sampled", "all"] = _later("none")
     subset: str = _later("")
     aggregation: str = _later("micro")
-    denominator: Literal["all", "answered"] = _later("all")
+    denominator: Literal["all", "replied", "answered"] = _later("all")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in field order; later fields only where they differ from their default."""

@@ -55,6 +55,8 @@ def test_denominators() -> None:
     assert numbers(rows, card()) == {"micro": 0.25, "macro": 0.25, "coverage": 0.5}
     answered = replace(PLAIN, denominator="answered")
     assert numbers(rows, card(), answered) == {"micro": 0.5, "macro": 0.5, "coverage": 0.5}
+    replied = numbers(rows, card(), replace(PLAIN, denominator="replied"))
+    assert replied["micro"] == 0.3333333333  # only the film that could not be read has left
     with pytest.raises(ValueError, match="the mean of no scores"):
         numbers(rows[2:], card(), answered)
 
