@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made
@@ -325,3 +326,15 @@ def test_a_real_student_is_asked_in_the_protocols_own_words(
         assert first.text == "" and "Total Video Duration: 2 seconds" in first.before
     if name == "videomme":
         assert "Good morning.\nWe sail at noon." in first.text
+
+
+def test_cards_agree_with_the_table_that_papers_are_compared_by() -> None:
+    """results/benchmarks.yaml knows the same benchmarks by the same ids and sizes."""
+    text = (Path(__file__).parents[2] / "results" / "benchmarks.yaml").read_text(encoding="utf-8")
+    known = yaml.safe_load(text)["benchmarks"]
+    assert set(NAMES) <= set(known)
+    for name in NAMES:
+        card = benchmarks.card(name)
+        assert next(iter(card.splits.values())) == known[name]["n"], name
+        for part, n in known[name].get("subsets", {}).items():
+            assert card.subsets[part] == n, (name, part)
