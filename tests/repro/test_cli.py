@@ -272,6 +272,70 @@ def test_your_own_films_without_a_recipe(records: Path, tmp_path: Path, checkpoi
     assert stored["protocol"]["prompt"] == "video-r1" and stored["benchmark"] == "jsonl"
 
 
+def test_probes_pair_with_the_plain_run(records: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """Two probes and a rotation; asked again with --resume, nothing is asked of the model."""
+    out, words = (
+        tmp_path / "out",
+        ("--videos", records.parent, "--recipe", "ktr", "--split", "test"),
+    )
+    probes = ("--probe", "no-video", "--probe", "shuffled", "--probe", "rotate-options")
+    result = run(*ask(records, out, str(checkpoint), *words, "--greedy", *probes, "--json"))
+    assert result.exit_code == 0, (result.output, result.exception)
+    found = json.loads(result.stdout)
+    assert list(found["probes"]) == ["no-video", "shuffled", "rotate-options"]
+    blind = found["probes"]["no-video"]
+    assert blind["name"] == "video gain" and found["probes"]["shuffled"]["name"] == "order gain"
+    stored = json.loads((out / "no-video" / "record.json").read_text())
+    assert stored["protocol"]["id"].endswith("+no-video") and stored["score"] == blind["score"]
+    assert blind["difference"] == pytest.approx(found["score"] - blind["score"])
+    low, high = blind["interval"]
+    assert low <= blind["difference"] <= high and blind["questions"] == found["n"]
+    assert 0 < found["work"]["clips"]["decoded"] <= 6
+
+    again = run(*ask(records, out, str(checkpoint), *words, "--greedy", *probes, "--resume"))
+    assert again.exit_code == 0, (again.output, again.exception)
+    assert "order gain" in again.stdout and "no-video" in again.stdout
+    other = ask(records, out, str(checkpoint), *words, "--greedy", "--resume", "--seed", 9)
+    assert "record of another model, protocol, seed" in fails(2, *other)
+
+
+def test_a_second_evaluation_answers_from_the_cache(
+    records: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    words = ("--videos", records.parent, "--recipe", "ktr", "--split", "test", "--greedy", "--json")
+    costs = []
+    for name in ("a", "b", "c"):
+        more = ("--no-cache",) if name == "c" else ()
+        result = run(*ask(records, tmp_path / name, str(checkpoint), *words, *more))
+        costs.append(json.loads(result.stdout)["work"])
+    assert [(c["asked"] > 0, c["from_cache"] > 0) for c in costs] == [
+        (True, False), (False, True), (True, False)
+    ]  # fmt: skip
+    rows = [(tmp_path / name / "rows.jsonl.gz").read_bytes() for name in "abc"]
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_a_server_that_fails_is_exit_4_and_resumable(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    line = fails(4, *ask(records, tmp_path / "out", "openai:m@http://localhost:9/v1", "--limit", 2,
+                         "--videos", records.parent))  # fmt: skip
+    assert "cannot be reached" in line and "0 rows are kept" in line and "--resume" in line
+    assert (tmp_path / "out" / "rows.part.jsonl").exists()
+
+
+def test_the_harness_takes_our_benchmarks(records: Path, checkpoint: Path) -> None:
+    result = run(
+        "eval", "--harness", "lm-eval", "--tasks", "jsonl", "--data", records, "--videos",
+        records.parent, "--model", "oracle", "--limit", 5, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    found = json.loads(result.stdout[result.stdout.index("{") :])
+    assert found == {"reelproof_jsonl": {"score": 1.0, "coverage": 1.0}}
+    assert "needs --tasks" in run("eval", "--harness", "lm-eval").output
+
+
 def test_training_on_your_own_records(records: Path, tmp_path: Path, checkpoint: Path) -> None:
     """The command as the README has it: no arm named is the paper's own."""
     out = tmp_path / "out"
