@@ -72,11 +72,18 @@ class Record(dict[str, Any]):
         """A finite number."""
         try:
             value = float(self.need(*keys))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise self.fail(f"`{keys[0]}` must be a number") from error
         if not math.isfinite(value):
             raise self.fail(f"`{keys[0]}` must be a finite number")
         return value
+
+    def inner(self, key: str) -> Record:
+        """An object inside the record, as a record."""
+        value = self.need(key)
+        if not isinstance(value, dict):
+            raise self.fail(f"`{key}` must be an object")
+        return Record(value, self.where)
 
     def index(self, options: Sequence[str], *keys: str) -> str:
         """The letter of a right option that is given by its number, from 0."""
@@ -110,7 +117,7 @@ class Record(dict[str, Any]):
         )
         try:
             found = [(float(start), float(end)) for start, end in pairs]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise self.fail(f"`{keys[0]}` must be [start, end] in seconds") from error
         for start, end in found:
             if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
@@ -198,14 +205,20 @@ class Files:
             found = whole if len(whole) == 1 else found
         if len(found) > 1:
             raise BadInput(f"{name} is both {found[0]} and {found[1]}; keep one of them")
-        return found[0] if found else self.root / name
+        return found[0] if found else self._missing(name)
 
     def video(self, stem: str) -> Path:
         """As `media` for a name without its ending: .mp4, or another that videos have."""
         for ending in VIDEO:
             if PurePosixPath(stem + ending).name in self._index:
                 return self.media(stem + ending)
-        return self.root / f"{stem}.mp4"
+        return self._missing(f"{stem}.mp4")
+
+    def _missing(self, name: str) -> Path:
+        """Where a file should have been: below the root, whatever a record says."""
+        return self.root.joinpath(
+            *(p for p in PurePosixPath(name).parts if p not in ("/", "//", ".."))
+        )
 
     def holds(self, path: Path) -> bool:
         """Whether `media` found this file."""

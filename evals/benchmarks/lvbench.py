@@ -53,7 +53,7 @@ def sample(row: Record, files: Files) -> Sample:
     )
     video = row.text("video_path", "key")
     types = row.need("question_type", "type")
-    abilities = [types] if isinstance(types, str) else types
+    abilities = [types] if isinstance(types, str) else row.texts("question_type", "type")
     return Sample(
         id=str(row.get("uid") or row.where.rsplit(" ", 1)[-1]),
         question=question,

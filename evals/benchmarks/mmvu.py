@@ -52,7 +52,7 @@ def sample(row: Record, files: Files) -> Sample:
     choice = row.text("question_type") == "multiple-choice"
     options = lettered(row.texts("choices")) if choice else ()
     video = "/".join(row.text("video", "video_path").rsplit("/", 2)[-2:])
-    meta = Record(row.need("metadata"), row.where)
+    meta = row.inner("metadata")
     return Sample(
         id=row.text("id"),
         question=row.text("question"),

@@ -72,11 +72,11 @@ def rows(files: Files, split: str, wanted: Sequence[str]) -> Iterator[Record]:
 
 def sample(row: Record, files: Files) -> Sample:
     task, video = row.text("task"), row.text("video").rstrip("/")
+    if task not in TASKS:
+        raise row.fail(f"unknown task {task!r}")
     options = lettered(row.texts("candidates"))
-    media = next(
-        (path for path in _places(task, video, files) if files.holds(path)),
-        files.root / TASKS[task][0] / video,
-    )
+    places = list(_places(task, video, files))
+    media = next(filter(files.holds, places), places[0])
     bounded = row.get("start") is not None and row.get("end") is not None
     cut = media.parent.name.endswith("_segment")
     return Sample(

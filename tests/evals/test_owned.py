@@ -338,3 +338,28 @@ def test_cards_agree_with_the_table_that_papers_are_compared_by() -> None:
         assert next(iter(card.splits.values())) == known[name]["n"], name
         for part, n in known[name].get("subsets", {}).items():
             assert card.subsets[part] == n, (name, part)
+
+
+ODD: tuple[Any, ...] = (
+    None, True, 0, -1, 1.5, float("nan"), float("inf"), "", " ", "x", "A", "/etc/passwd",
+    "//host/a", "../a.mp4", "a/../../b", "a\x00b", "\u2028", [], [1], ["a"], [None], [[1]],
+    [[3, 1]], [[0, 1], [2]], {}, {"a": 1}, {"A": None}, {"A": ["x"]}, 10**400, "9" * 5000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_values_are_refused_by_a_sentence_or_taken(name: str, tmp_path: Path) -> None:
+    """Whatever stands in a field: a Sample below the root, or BadInput naming the record."""
+    files = Files(name, tmp_path)
+    for key in module(name).GOLDEN.row:
+        for odd in ODD:
+            row = Record({**module(name).GOLDEN.row, key: odd}, "file.json, record 7")
+            try:
+                sample = module(name).sample(row, files)
+            except BadInput as error:
+                assert str(error).startswith("file.json, record 7: "), (key, odd, error)
+            else:
+                assert sample.media is not None and sample.media.is_relative_to(tmp_path)
+                assert ".." not in sample.media.parts, (key, odd)
+                assert isinstance(sample.gold, str) and sample.gold.strip(), (key, odd)
+                assert all(isinstance(tag, str) for tag in sample.tags.values()), (key, odd)
