@@ -11,7 +11,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -55,28 +55,58 @@ def train_arm(
     """
     import torch
 
+    from repro.core import ranks
+
     if recipe.paper not in papers():
         raise BadInput(
             f"{recipe.file}: there is no paper {recipe.paper!r}{nearest(recipe.paper, papers())}"
         )
     torch.set_num_threads(1)  # the fastest on a shared machine, and bit-exact on resume
     torch.use_deterministic_algorithms(True, warn_only=True)
-    with folder.writing(out, resume=resume):
-        chosen = recipe.arm(arm)
-        settings = replace(chosen.trainer, max_steps=steps or chosen.trainer.max_steps)
-        start = start_checkpoint(recipe, model)
-        pool = _records(recipe, data, videos)
+    chosen = recipe.arm(arm)
+    settings = replace(chosen.trainer, max_steps=steps or chosen.trainer.max_steps)
+    with ExitStack() as held:
+        held.enter_context(ranks.joined())
+        # What only one process sees, such as a folder in use, all are told of.
+        ranks.together(lambda: held.enter_context(_holding(out, resume)))
+        start, pool = ranks.together(
+            lambda: (start_checkpoint(recipe, model), _records(recipe, data, videos))
+        )
         provenance = _provenance(recipe, arm, seed, start, pool, settings.max_steps)
-        check_same(out / "provenance.json", provenance)
-        if (out / "done.json").exists():
-            tidy(out)
+        if not ranks.first(ranks.together(lambda: _begin(out, provenance))):
             return
-        folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
-        trainer = _trainer(recipe, arm, seed, out, settings, start, pool, progress)
+        vlm = ranks.together(lambda: _policy(recipe, settings, start, seed))
+        trainer = _trainer(recipe, arm, seed, out, settings, vlm, pool, progress)
         run(trainer, out, until)
         if trainer.state.global_step >= settings.max_steps:
             finish(trainer, out, settings.max_steps, time.perf_counter() - began)
+
+
+def _holding(out: Path, resume: bool) -> Any:
+    """The first process holds the folder for all."""
+    from repro.core import ranks
+
+    return folder.writing(out, resume=resume) if ranks.rank() == 0 else nullcontext()
+
+
+def _begin(out: Path, provenance: dict[str, Any]) -> bool:
+    """Whether there is anything left to train; the first process says, and writes provenance.json.
+
+    What that file says of DeepSpeed's shards stays: no others are ever loaded.
+    """
+    from repro.core import ranks
+
+    if ranks.rank() > 0:
+        return True
+    path = out / "provenance.json"
+    check_same(path, provenance)
+    if (out / "done.json").exists():
+        tidy(out)
+        return False
+    shards = folder.read_json(path).get("shards") if path.exists() else None
+    folder.write_json(path, {**provenance, **({"shards": shards} if shards else {})})
+    return True
 
 
 def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
@@ -104,13 +134,12 @@ def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmar
 
 
 def _trainer(
-    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, start: Path,
+    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, vlm: VLM,
     pool: Benchmark, progress: Progress,
 ) -> Any:  # fmt: skip
     from repro.core.data import Prompts, Records
     from repro.core.trainer import GroupTrainer
 
-    vlm = _policy(recipe, settings, start, seed)
     chosen = recipe.arm(arm)
     methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
     return GroupTrainer(
@@ -161,15 +190,18 @@ def trainable(start: Path, freeze_vision: bool, bf16: bool, *, half: bool = Fals
 def run(trainer: Any, out: Path, until: int | None = None) -> None:
     """Train from the newest checkpoint, to the step `until` if given; a signal lets the step under
     way end and be saved."""
+    from repro.core import ranks
     from repro.core.checkpoint import latest, sweep
 
-    sweep(out)
+    ranks.together(lambda: sweep(out) if ranks.rank() == 0 else None)
     if until is not None:
         trainer.add_callback(_stop_after(until))
     with _after_this_step(trainer) as stopped:
-        trainer.train(resume=latest(out))
+        trainer.train(resume=ranks.first(latest(out)))
     if stopped:
-        raise (Interrupted if stopped[0] == signal.SIGTERM else KeyboardInterrupt)
+        stop = Interrupted() if stopped[0] == signal.SIGTERM else KeyboardInterrupt()
+        stop.agreed = True  # type: ignore[attr-defined]
+        raise stop
 
 
 def _stop_after(step: int) -> Any:
@@ -190,18 +222,22 @@ def _after_this_step(trainer: Any) -> Iterator[list[int]]:
     at once."""
     from transformers import TrainerCallback
 
+    from repro.core import ranks
+
     stopped: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {s: signal.getsignal(s) for s in signals}
 
     def ask(signum: int, frame: Any) -> None:
         stopped.append(signum)
-        for s in signals:
-            signal.signal(s, before[s])
+        if not ranks.launched():  # torchrun may send one twice, and kills by itself
+            for s in signals:
+                signal.signal(s, before[s])
 
     class Stop(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-            if stopped:
+            stopped[:] = [s for each in ranks.gather(stopped[:1]) for s in each]
+            if stopped:  # after the same step everywhere
                 ready = trainer.between_batches
                 control.should_save = control.should_training_stop = ready
             return control
@@ -218,10 +254,12 @@ def _after_this_step(trainer: Any) -> Iterator[list[int]]:
 
 def finish(trainer: Any, out: Path, steps: int, seconds: float) -> None:
     """Write `final/` and done.json, then drop the checkpoints: nothing is left to resume."""
-    from repro.core import checkpoint
+    from repro.core import checkpoint, ranks
 
     final = out / "final"
-    checkpoint.write_aside(final, trainer.save_final)
+    trainer.publish(final)
+    if ranks.rank() > 0:
+        return
     done = {
         "steps": steps,
         "seconds": round(seconds, 1),
@@ -244,6 +282,7 @@ def tidy(out: Path) -> None:
 def _provenance(
     recipe: Recipe, arm: str, seed: int, start: Path, pool: Benchmark, steps: int
 ) -> dict[str, Any]:
+    from repro.core import ranks
     from repro.core.checkpoint import weights_sha256
 
     return {
@@ -253,6 +292,7 @@ def _provenance(
         "arm": arm,
         "seed": seed,
         "steps": steps,
+        "processes": ranks.world(),
         "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
         "data": {"name": pool.name, "revision": pool.revision, "sha256": pool.sha256},
         "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
@@ -284,3 +324,9 @@ def check_same(path: Path, provenance: dict[str, Any]) -> None:
             raise BadInput(
                 f"{path.parent} was begun with another {key}; choose another --out, or delete it"
             )
+    before, now = begun.get("processes", 1), provenance.get("processes", 1)
+    if before != now:
+        raise BadInput(
+            f"{path.parent} was begun by {before} processes and cannot go on with {now}; resume it "
+            f"with torchrun --nproc_per_node {before}, or choose another --out"
+        )

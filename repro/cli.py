@@ -44,7 +44,8 @@ class Commands(click.Group):
             if known is None:
                 raise
             code, sentence = known
-            click.echo(f"error: {sentence}", err=True)
+            if exits.speaks(error):
+                click.echo(f"error: {sentence}", err=True)
             raise click.exceptions.Exit(code) from error
 
 

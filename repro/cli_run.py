@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,8 @@ def train(
             seed, out, resume=resume, steps=steps, data=data, videos=videos, model=model,
             progress=progress,
         )  # fmt: skip
+    if int(os.environ.get("RANK", "0")):  # torchrun's first process speaks for all
+        return
     if not (out / "done.json").exists():
         click.echo(f"{arm}-s{seed}: stopped after step {until}; --resume continues", err=True)
         return

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,12 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
         return BAD_INPUT, f"{error.filename}: {error.strerror}; choose a path you may use"
     return None
+
+
+def speaks(error: BaseException) -> bool:
+    """Whether this process prints the failure: of what every process of a distributed run has been
+    told (`agreed`), the first one speaks."""
+    return not getattr(error, "agreed", False) or os.environ.get("RANK", "0") == "0"
 
 
 def _is_full(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ MISSION = (
     "rich", "pyyaml",
 )  # fmt: skip
 #: Declared for GPU hosts or for later stages, and absent from the CPU set.
-NOT_ON_CPU = {"torch", "torchvision", "vllm", "deepspeed", "lm-eval", "reelproof"}
+NOT_ON_CPU = {"torch", "torchvision", "vllm", "lm-eval", "reelproof"}
 
 
 def declared() -> dict[str, Requirement]:

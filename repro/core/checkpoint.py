@@ -2,6 +2,10 @@
 
 checkpoint-N/  model.safetensors + config, processor | optimizer.safetensors | optimizer.json |
                scheduler.json | trainer_state.json
+               under DeepSpeed global_step*/ and latest, its own shards, for the optimizer's files
+
+The shards are pickles, the one exception: they are loaded only from the folder of the run that
+wrote them, after their sha256 was found in its provenance.json.
 """
 
 from __future__ import annotations
@@ -9,26 +13,69 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from evals.benchmarks import file_hash
+from evals.errors import BadInput
+from repro.folder import read_json, write_json
+
 
 def write_aside(folder: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a scratch folder, then rename it: the folder exists whole or not at all."""
-    scratch = folder.with_name(f".{folder.name}.writing")
+    with aside(folder) as scratch:
+        fill(scratch)
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """The same around a block: the scratch folder, renamed if the block succeeds."""
+    scratch = scratch_of(folder)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        fill(scratch)
+        yield scratch
         if folder.exists():
             discard(folder)
         scratch.rename(folder)
     finally:  # on a full disk, what was half written is given back
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def scratch_of(folder: Path) -> Path:
+    """Where a folder is written before it is renamed."""
+    return folder.with_name(f".{folder.name}.writing")
+
+
+def vouch(run: Path, name: str, written: Path) -> None:
+    """Note in the run's provenance.json the sha256 of every shard of the checkpoint `name`, which
+    still lies in `written`; shards of checkpoints that are gone are forgotten."""
+    path = run / "provenance.json"
+    told = read_json(path) if path.exists() else {}
+    kept = {n: s for n, s in told.get("shards", {}).items() if (run / n).exists()}
+    write_json(path, {**told, "shards": {**kept, name: shards(written)}})
+
+
+def trust(run: Path, folder: Path) -> None:
+    """Raises BadInput unless this run wrote every shard of the checkpoint as it is now."""
+    path = run / "provenance.json"
+    told = read_json(path).get("shards", {}) if path.exists() else {}
+    if folder.parent.resolve() != run.resolve() or told.get(folder.name) != shards(folder):
+        raise BadInput(
+            f"{folder} holds DeepSpeed shards that {path} does not vouch for, and they are not "
+            "loaded; delete that checkpoint, or start again in another --out"
+        )
+
+
+def shards(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of DeepSpeed's files in a checkpoint."""
+    files = [folder / "latest", *sorted(folder.glob("global_step*/**/*"))]
+    return {str(f.relative_to(folder)): file_hash(f) for f in files if f.is_file()}
 
 
 def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
@@ -41,6 +88,11 @@ def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
     }
     save_file(tensors, folder / "optimizer.safetensors")
     (folder / "optimizer.json").write_text(json.dumps(state["param_groups"]))
+    save_scheduler(scheduler, folder)
+
+
+def save_scheduler(scheduler: Any, folder: Path) -> None:
+    """The learning rate's schedule, to scheduler.json."""
     (folder / "scheduler.json").write_text(json.dumps(scheduler.state_dict()))
 
 
@@ -52,6 +104,11 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
         state.setdefault(int(index), {})[key] = value
     groups = json.loads((folder / "optimizer.json").read_text())
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    load_scheduler(scheduler, folder)
+
+
+def load_scheduler(scheduler: Any, folder: Path) -> None:
+    """The inverse of `save_scheduler`."""
     scheduler.load_state_dict(json.loads((folder / "scheduler.json").read_text()))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,14 +52,14 @@ class Collector:
         With dynamic sampling, a group of equal rewards is replaced by one of another record, up to
         that many times; what is still equal then stays, and teaches nothing.
         """
-        found = dict(zip(places, self._round(sampler, batch, places, see, 0), strict=True))
-        again, device = 0, sampler.vlm.device
+        drawn = ranks.together(partial(self._round, sampler, batch, places, see, 0))
+        found, again = dict(zip(places, drawn, strict=True)), 0
         for attempt in range(1, self.settings.dynamic_sampling + 1):
             flat = [place for place, (_, parts) in found.items() if is_flat(parts)]
-            if not ranks.any_of(bool(flat), device):
+            if not ranks.any_of(bool(flat)):
                 break
             again += len(flat)
-            drawn = self._round(sampler, batch, flat, see, attempt) if flat else []
+            drawn = ranks.together(partial(self._round, sampler, batch, flat, see, attempt))
             found.update(zip(flat, drawn, strict=True))
         groups, parts = zip(*found.values(), strict=True)
         return Collected(list(groups), list(parts), again)
@@ -71,6 +72,8 @@ class Collector:
         see: Callable[[Sequence[Prompt]], None],
         attempt: int,
     ) -> list[tuple[Group, Rewards]]:
+        if not places:
+            return []
         records = self.method.records(batch + attempt * self.batches, self.pool)
         prompts = [self.prompts.build(records[place]) for place in places]
         see(prompts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from evals.vlm import VLM
-from repro.core import checkpoint, lora, ranks
+from repro.core import checkpoint, lora, ranks, zero
 
 
 class DurableTrainer(Trainer):
@@ -42,27 +44,61 @@ class DurableTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
+    def publish(self, folder: Path) -> None:
+        """Write the trained model; every process comes here, the first one writes."""
+        with zero.whole(self.vlm.model, self.deepspeed):
+            _first(lambda: checkpoint.write_aside(folder, self.save_final))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = self.out / f"checkpoint-{self.first + self.state.global_step}"
-        if ranks.rank() == 0:
-            checkpoint.write_aside(folder, self._fill)
-            for old in self.out.glob("checkpoint-*"):
-                if old != folder:
-                    checkpoint.discard(old)
-        ranks.wait()
+        with ExitStack() as held:
+            _first(lambda: held.enter_context(checkpoint.aside(folder)))
+            scratch = checkpoint.scratch_of(folder)
+            with zero.whole(self.vlm.model, self.deepspeed):
+                _first(lambda: self._fill(scratch))
+            if self.deepspeed is not None:
+                self.deepspeed.save_checkpoint(str(scratch))
+                _first(lambda: self._vouch(folder.name, scratch))
+        _first(lambda: self._only(folder))
 
     def _fill(self, folder: Path) -> None:
         self.save_policy(folder)
-        checkpoint.save_optimizer(self.optimizer, self.lr_scheduler, folder)
+        if self.deepspeed is None:
+            checkpoint.save_optimizer(self.optimizer, self.lr_scheduler, folder)
+        else:  # DeepSpeed's shards hold the optimizer, not the schedule
+            checkpoint.save_scheduler(self.lr_scheduler, folder)
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _vouch(self, name: str, scratch: Path) -> None:
+        (scratch / "zero_to_fp32.py").unlink(missing_ok=True)  # a program that nobody asked for
+        checkpoint.vouch(self.out, name, scratch)
+
+    def _only(self, folder: Path) -> None:
+        for old in self.out.glob("checkpoint-*"):
+            if old != folder:
+                checkpoint.discard(old)
+
+    def trust(self, resume: Path) -> None:
+        """Raises BadInput for DeepSpeed shards that this run did not write."""
+        if self.is_deepspeed_enabled:
+            _first(lambda: checkpoint.trust(self.out, resume))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load = lora.load_adapters if lora.is_adapted(self.vlm.model) else checkpoint.load_weights
         load(self.vlm.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
+        if checkpoint_folder is None:
+            return
+        if self.deepspeed is not None:  # which has loaded its own shards
+            checkpoint.load_scheduler(self.lr_scheduler, Path(checkpoint_folder))
+        else:
             checkpoint.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint_folder))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load."""
+
+
+def _first(work: Callable[[], Any]) -> None:
+    """Done by the first process alone; all go on when it is done, or fail with it."""
+    ranks.together(lambda: work() if ranks.rank() == 0 else None)

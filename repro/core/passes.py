@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from evals.seeds import derive
 from evals.vlm import VLM, Encoded
+from repro.core import blank, ranks
 from repro.core.packing import Tree, pack, trees_of
 from repro.core.scoring import Packing, Seeing, score_trees
 from repro.core.types import Group, Prompt, TokenScores
@@ -98,12 +100,15 @@ def token_scores(
     *,
     vision: Vision | None = None,
     skip: Sequence[bool] | None = None,
+    model: Any = None,
 ) -> list[TokenScores]:
     """Scores of every group: entropy always, the counterfactual differences that are needed.
 
     logp, entropy: (N, C) of all rollouts in order. visual: every prompt with vision; temporal:
     videos only, None for the others. vision: the policy's features; a shuffle of 2-frame groups
     permutes them, a shuffle of frames encodes the clip again. skip: groups that get none.
+    model: the policy split over several processes (ZeRO-3), which all make the same passes: one
+    that has nothing to score makes a blank one.
     """
     vision, skip = vision or Vision(vlm), skip or [False] * len(groups)
     valid = torch.zeros_like(logp, dtype=torch.bool)
@@ -115,11 +120,11 @@ def token_scores(
                 for g, s in zip(groups, skip, strict=True)]  # fmt: skip
         free = _pass(vlm, groups, seen, logp, packing, switches.precision, None, lambda g, p: (
             vision_free(p.encoded, vlm.is_pad(p.encoded.ids), switches.masked_positions)
-        ))  # fmt: skip
+        ), model)  # fmt: skip
     if "temporal" in needs:
         moving = [g.prompt.clip is not None and g.prompt.clip.modality == "video" and not s
                   for g, s in zip(groups, skip, strict=True)]  # fmt: skip
-        shuffled = Shuffled(vision, switches)
+        shuffled = Shuffled(vision, switches, lockstep=model is not None)
         mixed = _pass(
             vlm,
             groups,
@@ -129,6 +134,7 @@ def token_scores(
             switches.precision,
             shuffled.features,
             shuffled.prompt,
+            model,
         )
     scores, at = [], 0
     for index, group in enumerate(groups):
@@ -147,8 +153,8 @@ class Shuffled:
     group alone, so the result is the same (ktr.md 6.3). A shuffle of frames runs the tower once.
     """
 
-    def __init__(self, vision: Vision, switches: Switches):
-        self.vision, self.switches = vision, switches
+    def __init__(self, vision: Vision, switches: Switches, *, lockstep: bool = False):
+        self.vision, self.switches, self.lockstep = vision, switches, lockstep
         self._made: dict[tuple[int, int], Tensor] = {}  # (group, clip) -> shuffled pixels
         self._from: dict[int, tuple[Encoded, Tensor]] = {}  # shuffled pixels -> prompt, order
 
@@ -166,7 +172,10 @@ class Shuffled:
     def features(self, prompts: Sequence[Encoded]) -> list[Tensor | None]:
         """(n, H) features of each shuffled clip."""
         if self.switches.shuffle == "frame":
-            return self.vision.vlm.features(prompts)
+            vlm = self.vision.vlm
+            return blank.look(vlm, prompts) if self.lockstep else vlm.features(prompts)
+        if not any(p.pixels is not None for p in prompts):
+            return [None] * len(prompts)
         found: list[Tensor | None] = []
         for prompt in prompts:
             original, order = self._from[id(prompt.pixels)]
@@ -185,15 +194,18 @@ def _pass(
     precision: str,
     vision: Seeing | None,
     change: Callable[[Group, Prompt], Encoded],
+    model: Any = None,
 ) -> dict[int, Tensor]:
     """index of group -> (G, C) logp - logp under the changed prompt, for the included groups."""
     trees: list[Tree] = []
     for group, wanted in zip(groups, included, strict=True):
         if wanted:
             trees += trees_of(group, vlm.is_pad, partial(change, group))
-    if not trees:
+    if not (trees if model is None else ranks.any_of(bool(trees))):
         return {}
-    changed, _ = score_trees(vlm, trees, packing, vision=vision, precision=precision)
+    changed, _ = score_trees(
+        vlm, trees or [blank.tree(vlm)], packing, vision=vision, precision=precision, model=model
+    )
     out, at, row = {}, 0, 0
     for index, (group, wanted) in enumerate(zip(groups, included, strict=True)):
         n = len(group.rollouts)

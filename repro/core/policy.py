@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from evals.vlm import VLM
@@ -14,8 +13,7 @@ from repro.core.scoring import score
 
 
 class Policy(nn.Module):
-    """A VLM as one module. A process without a clip in its batch encodes a blank one, so that every
-    parameter takes part everywhere (`blank`); it adds nothing to any value or gradient."""
+    """A VLM as one module."""
 
     def __init__(self, vlm: VLM):
         super().__init__()
@@ -35,20 +33,12 @@ class Policy(nn.Module):
         packed: Packed,
         features: Sequence[Tensor | None],
         precision: str = "fp32",
-        blank: bool = False,
+        unused: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`repro.core.scoring.score`: (N, C) log-probabilities and entropies."""
-        logp, entropy = score(self.vlm, packed, features, precision=precision)
-        if blank and all(f is None for f in features):
-            logp = logp + 0 * self._blank().sum()
-        return logp, entropy
+        """`repro.core.scoring.score`: (N, C) log-probabilities and entropies.
 
-    def _blank(self) -> Tensor:
-        """Features of the smallest clip there is."""
-        vision, merge = self.net.config.vision_config, self.vlm.merge
-        channels = getattr(vision, "in_channels", None) or vision.in_chans
-        values = channels * vision.temporal_patch_size * vision.patch_size**2
-        pixels = torch.zeros(merge**2, values, device=self.vlm.device, dtype=self.vlm.visual.dtype)
-        grid = torch.tensor([[1, merge, merge]], device=self.vlm.device)
-        out: Tensor = self.vlm.visual(pixels, grid_thw=grid).pooler_output
-        return out
+        unused: features that no row shows, so that the tower takes part in the backward of every
+        process; they add nothing to any value or gradient.
+        """
+        logp, entropy = score(self.vlm, packed, features, precision=precision)
+        return (logp if unused is None else logp + 0 * unused.sum()), entropy

@@ -32,10 +32,18 @@ def score_trees(
     *,
     vision: Seeing | None = None,
     precision: str = "fp32",
+    model: Any = None,
 ) -> tuple[Tensor, Tensor]:
-    """`score` of prompts and their completions; vision: where the clips' features come from."""
+    """`score` of prompts and their completions; vision: where the clips' features come from.
+
+    model: a Policy around the VLM, wrapped for several processes, to be called in its place.
+    """
     packed = packed_for(vlm, trees, packing)
-    return score(vlm, packed, (vision or vlm.features)(packed.prompts), precision=precision)
+    features = (vision or vlm.features)(packed.prompts)
+    if model is None:
+        return score(vlm, packed, features, precision=precision)
+    found: tuple[Tensor, Tensor] = model(packed, features, precision)
+    return found
 
 
 def packed_for(vlm: VLM, trees: Sequence[Tree], packing: Packing = pack) -> Packed:

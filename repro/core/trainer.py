@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from transformers import TrainingArguments
 from evals.errors import BadInput
 from evals.types import Decoding
 from evals.vlm import VLM
-from repro.core import lora, ranks, vllm_engine
+from repro.core import blank, lora, ranks, vllm_engine, zero
 from repro.core.advantages import advantages
 from repro.core.collect import Collected, Collector, is_flat, total
 from repro.core.data import Prompts, Records
@@ -120,8 +122,9 @@ class GroupTrainer(DurableTrainer):
         self.stage = Stage()
         self.metrics: dict[str, Any] = {}
         self.metrics_log: MetricsLog
+        ranks.begin()
         args = self._arguments()
-        check(settings, switches, args.world_size)
+        ranks.together(lambda: check(settings, switches, args.world_size))
         if settings.use_vllm:
             vllm_engine.check(vlm, settings.vllm_mode)
             vllm_engine.max_length(settings)
@@ -138,7 +141,10 @@ class GroupTrainer(DurableTrainer):
         collate = lambda items: {"slots": torch.tensor(items)}  # noqa: E731
         super().__init__(Policy(vlm), args, data_collator=collate, train_dataset=slots)
         self.frozen_tower = not any(p.requires_grad for p in vlm.visual.parameters())
-        self._vision = Vision(vlm, keep=64) if self.frozen_tower else None
+        keep = max(64, self.part)
+        self._vision = (
+            Vision(vlm, keep, lockstep=self.lockstep) if self.frozen_tower else None
+        )  # fmt: skip
         self.reference = self._make_reference()  # now that the model is placed
 
     @property
@@ -170,7 +176,14 @@ class GroupTrainer(DurableTrainer):
             ddp_find_unused_parameters=False,
             ddp_broadcast_buffers=False,
             use_cpu=not torch.cuda.is_available(),
+            deepspeed=zero.config(s),
+            bf16=s.bf16 and s.deepspeed > 0,  # else the forward computes in bf16 by itself
         )
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether all processes must make the same module calls (ZeRO-3)."""
+        return self.settings.deepspeed == 3
 
     def _make_reference(self) -> VLM | None:
         """The frozen start: a copy, or the model itself where adapters can be switched off."""
@@ -180,7 +193,10 @@ class GroupTrainer(DurableTrainer):
             return self.vlm
         model = copy.deepcopy(self.vlm.model).eval()
         model.requires_grad_(False)
-        return self.vlm.around(model)
+        vlm = self.vlm.around(model)
+        if self.lockstep:
+            self._reference = zero.split(Policy(vlm), self.settings)
+        return vlm
 
     # --- the step ------------------------------------------------------------------------------
 
@@ -232,12 +248,12 @@ class GroupTrainer(DurableTrainer):
         groups, trees = drawn.groups, self._trees(drawn.groups)
         logp, entropy = self._score(model, trees, vision)
         self.stage("reference pass")
-        reference = self._refer(trees, vision)
+        reference = self._refer(model, trees, vision)
         self.stage("counterfactual passes")
         skip = self._skipped(drawn)
         scores = token_scores(
             self.vlm, groups, logp.detach(), entropy, self.method.needs, self.switches, self.pack,
-            vision=vision, skip=skip,
+            vision=vision, skip=skip, model=model if self.lockstep else None,
         )  # fmt: skip
         weights = [s.valid.float() if known else self.method.token_weights(g, s)
                    for g, s, known in zip(groups, scores, skip, strict=True)]  # fmt: skip
@@ -263,7 +279,8 @@ class GroupTrainer(DurableTrainer):
     def _sampling(self) -> Iterator[None]:
         """Around sampling: vLLM, where it samples, is awake and has the policy's weights."""
         if not self.settings.use_vllm:
-            yield
+            with zero.whole(self.vlm.model, self.deepspeed):
+                yield
             return
         if self.engine is None and self.start is not None:
             self.engine = vllm_engine.for_training(
@@ -273,7 +290,8 @@ class GroupTrainer(DurableTrainer):
         assert self.engine is not None
         self.engine.wake()
         if self._at[1] == 0:  # the first part of a step: the weights are new
-            self.engine.sync(self.vlm.model)
+            with zero.whole(self.vlm.model, self.deepspeed):
+                self.engine.sync(self.vlm.model)
         try:
             yield
         finally:
@@ -281,10 +299,11 @@ class GroupTrainer(DurableTrainer):
 
     def _see(self, vision: Vision) -> Callable[[Sequence[Prompt]], None]:
         """Encodes clips before they are sampled from, with the gradient that the loss will need;
-        not while vLLM, which has a tower of its own, holds the memory."""
+        not while vLLM, which has a tower of its own, holds the memory, nor in lockstep, where all
+        processes encode them together for the loss."""
 
         def see(prompts: Sequence[Prompt]) -> None:
-            if self.engine is None:
+            if self.engine is None and not self.lockstep:
                 vision([p.encoded for p in prompts])
 
         return see
@@ -297,19 +316,23 @@ class GroupTrainer(DurableTrainer):
         self.stage("policy pass")
         packed = packed_for(self.vlm, trees, self.pack)
         features = vision(packed.prompts)
-        blank = ranks.world() > 1
-        out: tuple[Tensor, Tensor] = model(packed, features, self.switches.precision, blank)
+        unused = None
+        if ranks.world() > 1 and not self.frozen_tower and all(f is None for f in features):
+            unused = blank.features(self.vlm)  # so that its weights have gradients everywhere
+        out: tuple[Tensor, Tensor] = model(packed, features, self.switches.precision, unused)
         return out
 
     @torch.no_grad()
-    def _refer(self, trees: Sequence[Tree], vision: Vision) -> Tensor | None:
+    def _refer(self, model: Any, trees: Sequence[Tree], vision: Vision) -> Tensor | None:
         if self.reference is None:
             return None
         own = lora.is_adapted(self.vlm.model)
+        look = partial(blank.look, self.reference) if self.lockstep else None
         with self.vlm.model.disable_adapter() if own else nullcontext():
             logp, _ = score_trees(
                 self.reference, trees, self.pack, precision=self.switches.precision,
-                vision=vision.look if self.frozen_tower else None,
+                vision=vision.look if self.frozen_tower else look,
+                model=(model if own else self._reference) if self.lockstep else None,
             )  # fmt: skip
         return logp
 
@@ -409,8 +432,9 @@ class GroupTrainer(DurableTrainer):
         if "loss" not in logs:  # Trainer's closing summary
             return
         step, seconds = self.state.global_step, time.perf_counter() - self._began
-        if "grad_norm" in logs:  # absent when max_grad_norm is 0
-            refuse_nan(logs["grad_norm"], step, "gradient norm")  # before the step is saved
+        if "grad_norm" in logs:  # absent when max_grad_norm is 0; DeepSpeed says -1 for infinite
+            norm = logs["grad_norm"] if logs["grad_norm"] >= 0 else math.inf
+            refuse_nan(norm, step, "gradient norm")  # before the step is saved
         measured = _combined([m for each in ranks.gather(self._measured) for m in each])
         row = {"step": step, **measured, "seconds": seconds, **logs}
         row["alarms"] = alarms(row, exact=not self.settings.bf16)
@@ -425,9 +449,11 @@ class GroupTrainer(DurableTrainer):
         Raises EnvironmentFault, naming the stage and what to turn, when memory runs out.
         """
         done = int(resume.name.rsplit("-", 1)[1]) if resume else 0
+        if resume:
+            self.trust(resume)
         if ranks.rank() == 0:
             self.metrics_log = MetricsLog(self.out / "metrics.jsonl", upto=done)
-        with self.stage.named():
+        with ranks.heard(), self.stage.named():
             return super().train(resume_from_checkpoint=str(resume) if resume else None)
 
     @property
@@ -439,6 +465,11 @@ class GroupTrainer(DurableTrainer):
 def check(settings: Settings, switches: Switches, world: int) -> None:
     """Raises BadInput for settings that could not be obeyed together."""
     s = settings
+    if s.deepspeed and not ranks.launched():
+        raise BadInput(
+            f"deepspeed: {s.deepspeed} is for processes that torchrun starts: "
+            "torchrun --nproc_per_node N -m repro train ..."
+        )
     parts = world * s.gradient_accumulation_steps
     if s.prompts_per_step % parts:
         raise BadInput(

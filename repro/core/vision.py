@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from evals.vlm import VLM, Encoded
+from repro.core import blank, ranks
 
 
 class Vision:
     """Features by clip: make a new one after every update, unless the tower is frozen.
 
     Calling it is for losses, `look` for everything that takes no gradient. keep: clips remembered
-    at most; None for all.
+    at most; None for all. lockstep: whether the tower runs here when it runs in another process.
     """
 
-    def __init__(self, vlm: VLM, keep: int | None = None):
-        self.vlm, self.keep = vlm, keep
+    def __init__(self, vlm: VLM, keep: int | None = None, *, lockstep: bool = False):
+        self.vlm, self.keep, self.lockstep = vlm, keep, lockstep
         # The pixels are kept too, so that no other clip can get their id.
         self._known: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
@@ -27,6 +28,8 @@ class Vision:
         """(n, H) features of each prompt's clip, None without one; with gradient where it is
         enabled and the tower trains."""
         fresh = [p for p in prompts if p.pixels is not None and id(p.pixels) not in self._known]
+        if self.lockstep and ranks.any_of(bool(fresh)) and not fresh:
+            blank.features(self.vlm)
         for prompt, features in zip(fresh, self.vlm.features(fresh), strict=True):
             assert prompt.pixels is not None and features is not None
             self._known[id(prompt.pixels)] = (prompt.pixels, features)
