@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -50,12 +50,27 @@ def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[
     """File every run under `source` into the ledger at `root`; nothing is filed if one is bad.
 
     Hashes are checked against the files, then computed again for the files as written here, so a
-    run filed twice is the same bytes. dry_run: everything but the writing. Raises LedgerError: no
-    record, rows that contradict their record, a partial run, or another run already filed in the
-    same place.
+    run filed twice is the same bytes. Writers take turns: of two different runs for one place the
+    second is refused. dry_run: everything but the writing. Raises LedgerError: no record, rows that
+    contradict their record, a partial run, or another run already filed in the same place.
     """
+    home = Path(root)
     ended = failures(source) if Path(source).is_dir() else []
-    runs = [(run, Path(root) / place(run)) for run in _sound(Path(source), bool(ended))]
+    runs = [(run, home / place(run)) for run in _sound(Path(source), bool(ended))]
+    if dry_run:
+        _free(runs, source)
+        return [_file(run, target, True) for run, target in runs] + [
+            _file_failure(failure, home, True) for failure in ended
+        ]
+    home.mkdir(parents=True, exist_ok=True)
+    with ledger.turn(home):  # between the look and the writing nobody else files
+        _free(runs, source)
+        filed = [_file(run, target, False) for run, target in runs]
+        return filed + [_file_failure(failure, home, False) for failure in ended]
+
+
+def _free(runs: Sequence[tuple[Run, Path]], source: Path | str) -> None:
+    """Raises LedgerError unless every place is free or holds the same run."""
     targets = [target for _, target in runs]
     for run, target in runs:
         if targets.count(target) > 1:
@@ -65,8 +80,6 @@ def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[
                 f"{run.directory} belongs to {target}, where another run is filed; "
                 "which one counts is not ours to choose"
             )
-    filed = [_file(run, target, dry_run) for run, target in runs]
-    return filed + [_file_failure(failure, Path(root), dry_run) for failure in ended]
 
 
 def _file_failure(failure: Failure, root: Path, dry_run: bool) -> Filed:

@@ -271,7 +271,7 @@ def write(
         raise LedgerError(f"the record contradicts its rows: {'; '.join(differences)}")
     text = json.dumps({f.name: data[f.name] for f in fields(Record)}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    with _turn(folder):
+    with turn(folder):
         (folder / RECORD).unlink(missing_ok=True)  # a half-replaced run must not look whole
         for name, content in files.items():
             write_atomically(folder / name, content)
@@ -280,7 +280,7 @@ def write(
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
+def turn(folder: Path) -> Iterator[None]:
     """Wait until no other process writes into `folder`; the lock dies with its holder."""
     path = folder / LOCK
     while True:

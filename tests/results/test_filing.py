@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,45 @@ def test_a_failure_stands_until_a_record_does(tmp_path: Path, maker: Maker) -> N
     (tmp_path / "f" / "a" / "failure.json").write_text('{"reason": "x"}')
     with pytest.raises(LedgerError, match="must have exactly"):
         filing.failures(tmp_path / "f")
+
+
+# --- several processes ---------------------------------------------------------------------
+
+FILER = """
+import sys
+from results import filing
+from results.schema import LedgerError
+try:
+    print(*[filed.word for filed in filing.add(sys.argv[1], sys.argv[2])])
+except LedgerError as error:
+    print("refused" if "another run is filed" in str(error) else error)
+"""
+
+
+def test_processes_that_file_at_once_lose_nothing(maker: Maker, away: Path, tmp_path: Path) -> None:
+    """Four with runs of their own, and two each with another run for the same place."""
+    sources = []
+    for number in range(4):
+        maker("ktr", number)
+        sources.append(tmp_path / f"own{number}")
+        shutil.move(away, sources[-1])
+    for number, gain in enumerate((0.1, 0.3)):
+        maker("grpo", 0, gain)
+        sources.append(tmp_path / f"rival{number}")
+        shutil.move(away, sources[-1])
+    root = tmp_path / "runs"
+    filers = [
+        subprocess.Popen(
+            [sys.executable, "-c", FILER, str(source), str(root)], stdout=subprocess.PIPE,
+            text=True, cwd=Path(ledger.__file__).parents[1],
+        )
+        for source in sources
+    ]  # fmt: skip
+    said = [filer.communicate()[0].strip() for filer in filers]
+    assert said[:4] == ["filed"] * 4 and sorted(said[4:]) == ["filed", "refused"]
+    found = ledger.load(root)
+    assert [(r.record.arm, r.record.seed) for r in found] == [
+        ("grpo", 0), *(("ktr", number) for number in range(4)),
+    ]  # fmt: skip
+    assert all(ledger.verify(run) == [] for run in found)
+    assert [path.name for path in root.iterdir()] == ["ktr"], "no lock is left"
