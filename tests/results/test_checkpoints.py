@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -155,12 +155,14 @@ def test_the_terminal_form(examples: list[Run]) -> None:
 # --- the same tests in statsmodels ---------------------------------------------------------
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_is_statsmodels(gained: int, lost: int) -> None:
     theirs = mcnemar([[5, lost], [gained, 5]], exact=True).pvalue if gained + lost else 1.0
     assert stats.mcnemar_exact(gained, lost) == pytest.approx(min(1.0, theirs), rel=1e-9)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1).map(lambda x: round(x, 6)), min_size=1, max_size=12))
 def test_holm_and_benjamini_hochberg_are_statsmodels(p: list[float]) -> None:
     assert stats.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]), abs=1e-12)
@@ -168,6 +170,7 @@ def test_holm_and_benjamini_hochberg_are_statsmodels(p: list[float]) -> None:
     assert stats.benjamini_hochberg(p) == pytest.approx(theirs, abs=1e-12)
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 900), st.integers(2, 900), st.data())
 def test_newcombe_and_wilson_are_statsmodels(n: int, m: int, data: st.DataObject) -> None:
     a, b = data.draw(st.integers(1, n - 1)), data.draw(st.integers(1, m - 1))
@@ -179,6 +182,7 @@ def test_newcombe_and_wilson_are_statsmodels(n: int, m: int, data: st.DataObject
     assert (wilson.low, wilson.high) == pytest.approx((low, high), abs=1e-9)
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 999), st.floats(-0.05, 0.05), st.floats(0.005, 0.03))
 def test_tost_is_statsmodels(state: int, shift: float, margin: float) -> None:
     values = np.random.default_rng(state).normal(shift, 0.1, 60)

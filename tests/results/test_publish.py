@@ -19,9 +19,10 @@ from results.scoreboard import Board
 ROOT = Path(publish.__file__).parents[1]
 
 
-@pytest.fixture
-def repository(tmp_path: Path, paper_suite: Path) -> Path:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, paper_suite: Path) -> Path:
     """A copy of what publish reads: reported numbers, some of the runs, a README."""
+    tmp_path = tmp_path_factory.mktemp("repository")
     for path in ROOT.glob("repro/*/reported.yaml"):
         (tmp_path / path.relative_to(ROOT)).parent.mkdir(parents=True)
         shutil.copy(path, tmp_path / path.relative_to(ROOT))
@@ -33,6 +34,13 @@ def repository(tmp_path: Path, paper_suite: Path) -> Path:
         shutil.copytree(paper_suite / "ktr" / place, runs / place)
     (tmp_path / "README.md").write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nThe rest.\n")
     publish.publish(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def repository(tmp_path: Path, published: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -153,10 +161,9 @@ def test_damaged_rows_stop_it(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no block", f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}"])
-def test_a_readme_needs_its_block(repository: Path, text: str) -> None:
-    (repository / "README.md").write_text(text)
+def test_a_readme_needs_its_block(board: Board, text: str) -> None:
     with pytest.raises(LedgerError, match=r"README\.md needs one"):
-        verify_all(repository)
+        publish.readme_with(text, board)
 
 
 # --- export --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from results.sections.training import band, curve, spans
 POLICY = verdict.load_policy()
 ROOT = Path(report.__file__).parents[1]
 EVIL = "<script>alert(1)</script>"
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "wbr"}
 
 
 def build(runs: Sequence[ledger.Run], path: Path, **more: Any) -> str:
