@@ -85,6 +85,13 @@ class Record(dict[str, Any]):
             raise self.fail(f"`{key}` must be an object")
         return Record(value, self.where)
 
+    def objects(self, key: str) -> list[dict[str, Any]]:
+        """A list of objects inside the record; none where the field is missing."""
+        value = self.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.fail(f"`{key}` must be a list of objects")
+        return value
+
     def index(self, options: Sequence[str], *keys: str) -> str:
         """The letter of a right option that is given by its number, from 0."""
         value = self.number(*keys)

@@ -39,7 +39,8 @@ def rows(files: Files, split: str, wanted: Sequence[str]) -> Iterator[Record]:
     for row in files.rows("data/*.parquet", "video_info.meta.jsonl"):
         if "qa" not in row:
             yield row
-        for n, asked in enumerate(row.get("qa", ()), start=1):
+            continue
+        for n, asked in enumerate(row.objects("qa"), start=1):
             yield Record({**asked, "key": row.text("key")}, f"{row.where}, question {n}")
 
 

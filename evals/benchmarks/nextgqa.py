@@ -44,11 +44,14 @@ GOLDEN = Golden(
 
 def rows(files: Files, split: str, wanted: Sequence[str]) -> Iterator[Record]:
     found = files.rows(f"nextgqa/{split}.csv", f"{split}.csv")
-    where = files.json(f"gsub_{split}.json")
+    where = Record(files.json(f"gsub_{split}.json"), f"gsub_{split}.json")
     for row in found:
-        video = where.get(row.text("video_id"), {})
-        spans = video.get("location", {}).get(row.text("qid"))
-        yield Record({**row, "location": spans, "duration": video.get("duration")}, row.where)
+        told = {}
+        if (video := row.text("video_id")) in where:
+            own = where.inner(video)
+            told = {"location": own.inner("location").get(row.text("qid")),
+                    "duration": own.get("duration")}  # fmt: skip
+        yield Record({**row, **told}, row.where)
 
 
 def sample(row: Record, files: Files) -> Sample:

@@ -40,14 +40,14 @@ def rows(files: Files, split: str, wanted: Sequence[str]) -> Iterator[Record]:
     if files.find("mc_question_val/*.parquet"):
         found = files.rows("mc_question_val/*.parquet")
     else:
+        videos = Record(files.json("mc_question_valid.json"), "mc_question_valid.json")
         found = [
-            Record({**asked, "video_name": video}, f"mc_question_valid.json, {video}, record {n}")
-            for video, content in files.json("mc_question_valid.json").items()
-            for n, asked in enumerate(content.get("mc_question", ()), start=1)
+            Record({**asked, "video_name": video}, f"{videos.where}, {video}, record {n}")
+            for video in videos
+            for n, asked in enumerate(videos.inner(video).objects("mc_question"), start=1)
         ]
     for row in found:
-        cut = cuts.get(row.text("video_name"), -1)
-        yield Record({**row, "cut": cut if cut > 0 else None}, row.where)
+        yield Record({**row, "cut": cuts.get(row.text("video_name"), -1)}, row.where)
 
 
 def sample(row: Record, files: Files) -> Sample:
@@ -63,5 +63,5 @@ def sample(row: Record, files: Files) -> Sample:
         options=options,
         cluster=video,
         tags={"area": row.text("area"), "reasoning": row.text("reasoning")},
-        stop=None if row.get("cut") is None else int(row.number("cut")),
+        stop=int(row.number("cut")) if row.number("cut") > 0 else None,
     )

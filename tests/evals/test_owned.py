@@ -363,3 +363,28 @@ def test_odd_values_are_refused_by_a_sentence_or_taken(name: str, tmp_path: Path
                 assert ".." not in sample.media.parts, (key, odd)
                 assert isinstance(sample.gold, str) and sample.gold.strip(), (key, odd)
                 assert all(isinstance(tag, str) for tag in sample.tags.values()), (key, odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "said"),
+    [
+        ("nextgqa", "gsub_test.json", [], "expected an object"),
+        ("nextgqa", "gsub_test.json", {"3238737531": 1}, "`3238737531` must be an object"),
+        ("nextgqa", "gsub_test.json", {}, "`location` is missing"),
+        (
+            "perceptiontest",
+            "cut_frame_mapping_valid.json",
+            {"video_0": "x"},
+            "`cut` must be a numb",
+        ),
+        ("lvbench", "data/video_info.meta.jsonl", [{"key": "k0", "qa": 1}], "`qa` must be a list"),
+        ("videomme", "videomme/test-00000-of-00001.parquet", [{"a": 1}], "`videoID` is missing"),
+    ],
+)
+def test_odd_annotation_files(
+    name: str, file: str, content: Any, said: str, tmp_path: Path
+) -> None:
+    root = made.make(name, tmp_path)
+    made.save(root / file, content)
+    with pytest.raises(BadInput, match=said):
+        benchmarks.load(name, root=root)
