@@ -187,6 +187,15 @@ def split(path: Path) -> tuple[Path, str] | None:
     return None
 
 
+def listing(folder: Path) -> list[Path]:
+    """The files of a folder, on disk or in an archive, by name; none where there is no folder."""
+    inside = split(folder)
+    if inside is None:
+        return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
+    archive, name = inside
+    return sorted(archive / m for m in members(archive) if m.rpartition("/")[0] == name)
+
+
 def local(path: Path, cache: Path | None = None) -> Path:
     """A file with the content of `path`: itself, or an unpacked copy of that one archive member.
 

@@ -60,7 +60,8 @@ class Sample:
     clustered errors. `tags` go into the rows and are what scores are broken down by; `facts` are
     what a prompt may need besides (see evals.prompts). `form` picks the benchmark's own wording
     where it has several. `span`: the seconds of the media that belong to the question; `stop`: the
-    first frame number that must never be shown. `media` may lead through an archive
+    first frame number that must never be shown. `rate`: frames per second where the media is a
+    folder of pictures, one a frame. `media` may lead through an archive
     (videos.zip/a.mp4): evals.archive.local gives a file.
     """
 
@@ -78,6 +79,7 @@ class Sample:
     form: str = ""
     span: tuple[float, float] | None = None
     stop: int | None = None
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

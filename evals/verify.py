@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from evals.benchmarks import Card
 from evals.benchmarks._records import BadGold, Files
 from evals.errors import BadInput, Undecodable
 from evals.extract import intervals
-from evals.types import Sample
+from evals.types import Protocol, Sample
 
 #: Checks whose findings do not fail a copy.
 NOTES = ("float16", "subtitles", "card")
@@ -114,7 +114,7 @@ def verify(
     _questions(samples, found)
     wanted = {s.media: s for s in samples if s.media is not None}
     if videos:
-        _videos(samples, list(wanted), found, progress)
+        _videos(samples, wanted, found, progress)
     if hashes:
         _hashes(files, found, progress)
     return Report(
@@ -186,14 +186,14 @@ def _times(sample: Sample) -> list[tuple[float, float]]:
 
 
 def _videos(
-    samples: Sequence[Sample], paths: Sequence[Path], found: _Findings, progress: Progress
+    samples: Sequence[Sample], paths: Mapping[Path, Sample], found: _Findings, progress: Progress
 ) -> None:
     seconds: dict[Path, float] = {}
-    for done, path in enumerate(paths):
+    for done, (path, asked) in enumerate(paths.items()):
         progress("videos", done, len(paths))
         try:
             with tempfile.TemporaryDirectory(prefix="reelproof-") as folder:
-                seconds[path] = _opens(path, Path(folder))
+                seconds[path] = _opens(path, asked.rate, Path(folder))
         except Undecodable as error:
             there = path.exists() or archive.split(path) is not None
             found.add("video" if there else "missing", str(error))
@@ -212,8 +212,12 @@ def _videos(
             found.add("interval", f"{sample.id} ends at {max(ends):g} s of {length:.1f} s")
 
 
-def _opens(path: Path, folder: Path) -> float:
+def _opens(path: Path, rate: float | None, folder: Path) -> float:
     """Seconds of a video whose first frame decodes. Raises Undecodable."""
+    if rate is not None:
+        whole = video.Wanted(path, "video", rate=rate)
+        clip = video.read_pictures(whole, Protocol("first", sampling="fixed", max_frames=1))
+        return clip.total / rate
     file = archive.local(path, folder)
     info = video.probe(file)
     video.decode(file, (0,))

@@ -30,6 +30,7 @@ from evals.types import Modality, Protocol, Sample, VideoClip
 _NOT_FILMS = ("concat", "dash", "hls", "image2", "imf", "sdp", "tty")
 #: The vision tower's resizing refuses pictures that are longer than this times their other side.
 _SLIMMEST = 200
+_PICTURES = (".jpg", ".jpeg", ".png")
 #: Codecs whose packets are not all shown, so that only decoding can count the frames.
 _UNCOUNTED = ("vp8",)
 #: Frames of a skipped stretch from which seeking beats decoding through it (chosen).
@@ -254,13 +255,14 @@ class Wanted:
     modality: Modality
     span: tuple[float, float] | None = None
     stop: int | None = None
+    rate: float | None = None
 
     @classmethod
     def of(cls, sample: Sample) -> Wanted:
         """Raises Undecodable for a sample that names no file."""
         if sample.media is None:
             raise Undecodable(f"sample {sample.id} names no file")
-        return cls(sample.media, sample.modality, sample.span, sample.stop)
+        return cls(sample.media, sample.modality, sample.span, sample.stop, sample.rate)
 
 
 def shown_of(info: Probe, wanted: Wanted, law: Protocol) -> Shown:
@@ -274,8 +276,25 @@ def shown_of(info: Probe, wanted: Wanted, law: Protocol) -> Shown:
         raise Undecodable(f"{wanted.path}: {error}") from error
 
 
+def read_pictures(wanted: Wanted, law: Protocol) -> VideoClip:
+    """A folder of pictures as a video at `wanted.rate` frames per second. Raises Undecodable."""
+    assert wanted.rate is not None
+    files = [p for p in archive.listing(wanted.path) if p.suffix.lower() in _PICTURES]
+    if not files:
+        raise Undecodable(f"{wanted.path}: no folder with pictures")
+    chosen = shown_of(Probe("pictures", len(files), wanted.rate, 0, 0), wanted, law)
+    frames = {i: read_image(archive.local(files[i]))[0] for i in set(chosen.indices)}
+    if len({frame.shape for frame in frames.values()}) > 1:
+        raise Undecodable(f"{wanted.path}: pictures of different sizes")
+    shapely(wanted.path, *frames[chosen.indices[0]].shape[:2])
+    pixels = np.stack([frames[i] for i in chosen.indices])
+    return VideoClip(pixels, chosen.own, wanted.rate, chosen.total)
+
+
 def read_clip(wanted: Wanted, law: Protocol) -> VideoClip:
     """Probe and decode in this process, by PyAV. Raises Undecodable."""
+    if wanted.rate is not None:
+        return read_pictures(wanted, law)
     path = archive.local(wanted.path)
     if wanted.modality == "image":
         image = read_image(path)

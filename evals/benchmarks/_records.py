@@ -162,8 +162,11 @@ class Files:
         self.read: list[Path] = []
         self._index: dict[str, list[tuple[str, Path]]] = {}
         self.archives: list[Path] = []
+        self._folders: dict[str, dict[str, Path]] = {}
         for relative, path in self._walk():
-            self._index.setdefault(PurePosixPath(relative).name, []).append((relative, path))
+            parent, _, name = relative.rpartition("/")
+            self._index.setdefault(name, []).append((relative, path))
+            self._folders.setdefault(parent.rpartition("/")[2], {})[parent] = path.parent
 
     def _walk(self) -> Iterator[tuple[str, Path]]:
         seen = set()
@@ -220,6 +223,13 @@ class Files:
             if PurePosixPath(stem + ending).name in self._index:
                 return self.media(stem + ending)
         return self._missing(f"{stem}.mp4")
+
+    def folder(self, name: str) -> Path:
+        """The folder whose path ends in `name`, as far as its files are known; see `media`."""
+        for relative, path in self._folders.get(PurePosixPath(name).name, {}).items():
+            if relative == name or relative.endswith(f"/{name}"):
+                return path
+        return self._missing(name)
 
     def _missing(self, name: str) -> Path:
         """Where a file should have been: below the root, whatever a record says."""

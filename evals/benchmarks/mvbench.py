@@ -47,8 +47,7 @@ CARD = Card(
     licence="repository MIT; the videos keep their own terms",
     macro="task",
     files=("json/*.json", "video/*.zip"),
-    note="fine_grained_pose needs NTU RGB+D from its owner; episodic_reasoning comes as folders of "
-    "frames, which are not read: take its mp4 of branch video",
+    note="fine_grained_pose needs NTU RGB+D from its owner",
 )
 GOLDEN = Golden(
     row={
@@ -77,19 +76,20 @@ def sample(row: Record, files: Files) -> Sample:
     options = lettered(row.texts("candidates"))
     places = list(_places(task, video, files))
     media = next(filter(files.holds, places), places[0])
-    bounded = row.get("start") is not None and row.get("end") is not None
-    cut = media.parent.name.endswith("_segment")
+    frames = task == "episodic_reasoning" and not files.holds(media)  # 00001.jpg, 00002.jpg, ...
+    whole = row.get("end") is None or media.parent.name.endswith("_segment")
     return Sample(
         id=f"{task}/{row.where.rsplit(' ', 1)[-1]}",
         question=row.text("question"),
         kind="multiple choice",
         gold=row.matching(options, "answer"),
         modality="video",
-        media=media,
+        media=files.folder(f"{TASKS[task][0]}/{video}") if frames else media,
         options=options,
         cluster=f"{TASKS[task][0]}/{video}",
         tags={"task": task},
-        span=(row.number("start"), row.number("end")) if bounded and not cut else None,
+        span=None if whole else (row.number("start"), row.number("end")),
+        rate=3.0 if frames else None,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made
@@ -21,12 +24,14 @@ from evals import archive, benchmarks, models, protocols
 from evals.aggregate import aggregate, headline
 from evals.benchmarks import Benchmark, mvbench
 from evals.benchmarks._records import Files, Record
-from evals.errors import BadInput
+from evals.decoding import Decoding as Workers
+from evals.errors import BadInput, Undecodable
 from evals.extract import GRADERS
 from evals.prompts import Turn, render
 from evals.run import evaluate
 from evals.types import Decoding, Protocol, Sample
-from evals.video import probe
+from evals.verify import verify
+from evals.video import Clips, probe
 from evals.vlm import VLM
 
 NAMES = sorted(made.MADE)
@@ -388,3 +393,42 @@ def test_odd_annotation_files(
     made.save(root / file, content)
     with pytest.raises(BadInput, match=said):
         benchmarks.load(name, root=root)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_folder_of_frames_is_a_video(
+    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MVBench's tvqa: pictures at 3 per second, of which a record owns some; zipped or not."""
+    monkeypatch.setenv("REELPROOF_CACHE", str(tmp_path / "cache"))
+    root = made.make("mvbench", tmp_path)
+    (root / "video" / "tvqa-video_fps3_hq_segment.zip").unlink()
+    pictures = {}
+    for i in range(12):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (20 * i, 20 * i, 20 * i)).save(file, "png")
+        pictures[f"tvqa/frames_fps3_hq/5-8/{i + 1:05}.png"] = file.getvalue()
+    if packed:
+        with zipfile.ZipFile(root / "video" / "tvqa.zip", "w") as out:
+            for name, content in pictures.items():
+                out.writestr(name, content)
+    else:
+        for name, content in pictures.items():
+            made.on_disk(root, [name], content)
+    sample = load_from(root, "mvbench", "episodic_reasoning")[0]
+    assert sample.rate == 3.0 and sample.span == (0.5, 1.5)
+    law = Protocol("test", sampling="linspace-floor", max_frames=3)
+    with Workers() as decoding:
+        for clips in (Clips(law), decoding.clips(law)):
+            clip = clips.load(sample)
+            assert clip is not None and (clip.total, clip.fps) == (3, 3.0)  # 0.5 s is frame 2
+            assert [round(f.mean() / 20) for f in clip.frames] == [2, 3, 4]
+    report = verify("mvbench", root, subset="episodic_reasoning")
+    assert {f.check for f in report.findings} == {"count"}
+    lost = replace(sample, media=root / "none")
+    with pytest.raises(Undecodable, match="no folder with pictures"):
+        Clips(law).load(lost)
+
+
+def load_from(root: Path, name: str, subset: str) -> tuple[Sample, ...]:
+    return benchmarks.load(name, root=root, subset=subset).samples
