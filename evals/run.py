@@ -33,6 +33,7 @@ from evals.rows import complete
 from evals.types import Outcome, Protocol, Reply, Row, Sample, VideoClip
 from evals.video import Clips
 
+HELD = 4 * 2**30  # bytes of frames that wait to be asked about together (chosen)
 Progress = Callable[[int, int], None]
 #: Tags that say where a sample comes from; no score is broken down by them.
 _UNREPORTED = frozenset({"film", "twin", "data_source"})
@@ -171,20 +172,38 @@ class _Asker:
         return self.probe.sample(sample) if self.probe else sample
 
     def answers(self, part: Sequence[Sample], ahead: Sequence[Sample]) -> list[Answers]:
-        """One per sample. ahead: whose clips to read while the model answers."""
+        """One per sample. ahead: whose clips to read while the model answers.
+
+        A part whose clips would fill the memory is asked in pieces.
+        """
+        found: dict[str, Answers] = {}
+        waiting: list[Question] = []
+        held: dict[int, int] = {}
+        for place, sample in enumerate(part):
+            question = self._waited(sample, [*part[place:], *ahead])
+            if not isinstance(question, Question):
+                found[sample.id] = question
+                continue
+            waiting.append(question)
+            if question.clip is not None:
+                held[id(question.clip)] = question.clip.frames.nbytes
+            if sum(held.values()) > HELD:
+                found |= self._answered(waiting)
+                waiting, held = [], {}
+        found |= self._answered(waiting)
+        return [found[sample.id] for sample in part]
+
+    def _waited(
+        self, sample: Sample, coming: Sequence[Sample]
+    ) -> Question | Undecodable | TimedOut:
         began = time.monotonic()
         if self.model.sees:
-            for group in (part, ahead):
-                self.clips.prefetch(group)
-                if self.probe:
-                    self.clips.prefetch([self.probe.donor(s) for s in group])
-        found = [self._question(sample) for sample in part]
+            self.clips.prefetch(coming)
+            if self.probe:
+                self.clips.prefetch([self.probe.donor(s) for s in coming])
+        question = self._question(sample)
         self.work.waiting += time.monotonic() - began
-        began = time.monotonic()
-        questions = [q for q in found if isinstance(q, Question)]
-        replies = iter(self._answered(questions))
-        self.work.answering += time.monotonic() - began
-        return [next(replies) if isinstance(q, Question) else q for q in found]
+        return question
 
     def _question(self, sample: Sample) -> Question | Undecodable | TimedOut:
         seed = self.protocol.decoding.seed
@@ -198,7 +217,9 @@ class _Asker:
         blind = self.probe is not None and self.probe.name == "no-video"
         return Question(self.asked(sample), clip, seed, blind=blind)
 
-    def _answered(self, questions: Sequence[Question]) -> list[list[Reply]]:
+    def _answered(self, questions: Sequence[Question]) -> dict[str, Answers]:
+        """By id, from the cache or the model."""
+        began = time.monotonic()
         known: dict[int, list[Reply]] = {}
         keys: list[list[str]] = []
         if self.replies:
@@ -216,7 +237,8 @@ class _Asker:
                 self.replies.put(keys[place], replies)
         self.work.asked += len(rest)
         self.work.cached += len(questions) - len(rest)
-        return [known[place] for place in range(len(questions))]
+        self.work.answering += time.monotonic() - began
+        return {q.sample.id: known[place] for place, q in enumerate(questions)}
 
     def _keys(self, question: Question) -> list[str]:
         assert self.model.identity is not None

@@ -36,6 +36,8 @@ _UNCOUNTED = ("vp8",)
 #: Frames of a skipped stretch from which seeking beats decoding through it (chosen).
 _WORTH_SEEKING = 32
 
+_FEW = 8  # clips read ahead before their size is known (chosen)
+
 Decoder = Literal["pyav", "decord"]
 
 
@@ -331,7 +333,7 @@ class Clips:
         self._clips: OrderedDict[Wanted, VideoClip] = OrderedDict()
         self._coming: dict[Wanted, Future[VideoClip]] = {}
         self._lost: dict[Wanted, Failure] = {}
-        self._bytes = 0
+        self._bytes = self._largest = 0
 
     def load(self, sample: Sample) -> VideoClip | None:
         """The sample's clip under the protocol's frame law; None for a text-only sample.
@@ -354,6 +356,7 @@ class Clips:
             raise
         self._clips[wanted] = clip
         self._bytes += clip.frames.nbytes
+        self._largest = max(self._largest, clip.frames.nbytes)
         while self._bytes > self.keep:
             self._bytes -= self._clips.popitem(last=False)[1].frames.nbytes
         return clip
@@ -366,10 +369,14 @@ class Clips:
         return self._read(wanted, self.protocol)
 
     def prefetch(self, samples: Iterable[Sample]) -> None:
-        """Begin to read what these samples need and what is neither here nor on its way."""
+        """Begin to read what these samples need and what is neither here nor on its way: as many
+        clips as fit into `keep` if all are like the largest so far, at first `_FEW`."""
         if self._ahead is None:
             return
+        room = max(2, self.keep // self._largest) if self._largest else _FEW
         for sample in samples:
+            if len(self._coming) >= room:
+                return
             if sample.modality == "text" or sample.media is None:
                 continue
             wanted = Wanted.of(sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from evals import models
+from evals import run as run_module
 from evals.benchmarks import Benchmark
 from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.models import Checkpoint, Model, Question, Scripted
@@ -300,6 +302,60 @@ def test_work_is_counted(film: Path) -> None:
     assert 0.5 < work.idle < 1  # it answers at once and waits for the film
     assert Work().idle == 0
     assert Work(waiting=1, answering=3).idle == 0.25
+
+
+def test_the_next_clips_are_read_while_the_model_answers(film: Path) -> None:
+    """Counted, not timed: when a batch is asked, the next batch's films are on their way."""
+    films = []
+    for i in range(4):
+        films.append(film.with_name(f"{i}.mp4"))
+        films[-1].write_bytes(film.read_bytes())
+    samples = [choice(f"{i}{k}", path) for i, path in enumerate(films) for k in range(2)]
+    begun: list[int] = []
+
+    class Looks(Told):
+        def answer(
+            self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+        ) -> list[list[Reply]]:
+            begun.append(clips.decodes)
+            return super().answer(questions, protocol, decoding)
+
+    with ThreadPoolExecutor(1) as threads:
+        clips = Clips(PROTOCOL_ONE, ahead=threads)
+        evaluate(Looks({s.id: [answered("A")] for s in samples}), bench(*samples), PROTOCOL_ONE,
+                 batch=2, clips=clips)  # fmt: skip
+    assert begun == [2, 3, 4, 4] and clips.decodes == 4
+
+
+def test_prefetching_stays_within_the_memory_given(film: Path) -> None:
+    size = 8 * 112 * 112 * 3
+    with ThreadPoolExecutor(1) as threads:
+        clips = Clips(PROTOCOL_ONE, keep=3 * size, ahead=threads)
+        clips.load(choice("first", film))
+        clips.prefetch([choice(str(i), film.with_name(f"{i}.mp4")) for i in range(9)])
+        assert clips.decodes == 1 + 3
+
+
+def test_clips_that_would_fill_the_memory_are_asked_in_pieces(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = film.with_name("other.mp4")
+    other.write_bytes(film.read_bytes())
+    samples = [choice(f"{i}{k}", path) for i, path in enumerate((film, other)) for k in range(3)]
+    pieces: list[int] = []
+
+    class Looks(Told):
+        def answer(
+            self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+        ) -> list[list[Reply]]:
+            pieces.append(len(questions))
+            return super().answer(questions, protocol, decoding)
+
+    looks = Looks({s.id: [answered("A")] for s in samples})
+    whole = evaluate(looks, bench(*samples), PROTOCOL_ONE)
+    monkeypatch.setattr(run_module, "HELD", 8 * 112 * 112 * 3)
+    assert evaluate(looks, bench(*samples), PROTOCOL_ONE) == whole
+    assert [n for n in pieces if n] == [6, 4, 2]
 
 
 def test_no_clip_becomes_a_text_question(film: Path, student: VLM) -> None:

@@ -17,6 +17,7 @@ from evals.types import Decoding, Modality, Sample, VideoClip
 from evals.vlm import VLM, Encoded
 from repro.tiny.model import PROTOCOL
 from tests.evals.test_run import bench
+from tests.tiny import tiny_qwen3_vl
 
 Writer = Callable[..., Path]
 ASKED = ("Which came first?", "How many shapes are there?", "Which came last, and why? Say it.",
@@ -105,6 +106,22 @@ def test_replies_are_the_same(models: tuple[Checkpoint, Checkpoint], decoding: D
     ours, plain = (model.answer(questions, PROTOCOL, decoding) for model in models)
     assert ours == plain
     assert ours[:1] == models[1].answer(questions[:1], PROTOCOL, decoding)  # nor of its company
+
+
+def test_qwen3_shares_too(student: VLM) -> None:
+    """Times told in words between the frames, and a tower that feeds the first layers."""
+    qwen3 = tiny_qwen3_vl(student.processor.tokenizer)
+    shared, plain = Checkpoint(qwen3, "shared"), Checkpoint(qwen3, "plain", shared=False)
+    film = clip(0, n=8, side=64)
+    questions = [question(text, film) for text in ASKED[:3]]
+    protocol = replace(PROTOCOL, min_pixels=64 * 64, max_pixels=64 * 64)
+    ours, alone = (m._encoded(questions, protocol) for m in (shared, plain))
+    for mine, one in zip(ours, alone, strict=True):
+        assert torch.equal(mine.ids, one.ids) and torch.equal(mine.positions, one.positions)
+    assert ours[0].pixels is ours[2].pixels
+    assert sharing.stems(qwen3, ours)[0] == [0, 0, 0]
+    drawn = Decoding(temperature=1.0, max_new_tokens=8, samples=2)
+    assert shared.answer(questions, protocol, drawn) == plain.answer(questions, protocol, drawn)
 
 
 def test_a_film_costs_one_encoding_and_one_stem(
