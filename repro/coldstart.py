@@ -68,7 +68,8 @@ def train_sft(
     with folder.writing(out, resume=resume):
         path, media = _records(settings, data, videos)
         start = _start(recipe, settings, model)
-        provenance = _provenance(recipe, settings, seed, start, path)
+        name = "jsonl" if data else settings.data.records
+        provenance = _provenance(recipe, settings, seed, start, name, path)
         check_same(out / "provenance.json", provenance)
         if (out / "done.json").exists():
             tidy(out)
@@ -175,7 +176,7 @@ def _enough(recipe: Recipe, settings: SFT, vlm: Any) -> Callable[[int], bool]:
 
 
 def _provenance(
-    recipe: Recipe, settings: SFT, seed: int, start: Path | None, records: Path
+    recipe: Recipe, settings: SFT, seed: int, start: Path | None, data: str, records: Path
 ) -> dict[str, Any]:
     from repro.core.checkpoint import weights_sha256
 
@@ -188,7 +189,7 @@ def _provenance(
         "seed": seed,
         "steps": settings.max_steps,
         "start": {"id": name, "sha256": weights_sha256(start) if start else None},
-        "data": {"name": settings.data.records, "sha256": file_hash(records)},
+        "data": {"name": data, "sha256": file_hash(records)},
         "settings": asdict(settings),
         **versions(),
     }

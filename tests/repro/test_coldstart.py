@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,43 +15,44 @@ from evals import benchmarks
 from evals.errors import BadInput
 from repro.coldstart import total_steps, train_sft
 from repro.core import demonstrations
-from repro.core.checkpoint import weights_sha256
+from repro.core.checkpoint import latest, step_of, weights_sha256
+from repro.exits import Interrupted
 from repro.recipe import Recipe
 from repro.tiny import build
 
 Change = dict[str, Any]
 
 
-@pytest.fixture
-def small() -> Callable[..., Recipe]:
-    """small(blind_steps=2, ...) -> ktr's micro recipe with a shorter cold start."""
-
-    def make(**changes: Any) -> Recipe:
-        recipe = Recipe.load("ktr")
-        assert recipe.sft is not None
-        short = {"blind_steps": 2, "max_steps": 4, "per_device_train_batch_size": 2, **changes}
-        return replace(recipe, sft=replace(recipe.sft, **short))
-
-    return make
+def small(**changes: Any) -> Recipe:
+    """ktr's micro recipe with a shorter cold start."""
+    recipe = Recipe.load("ktr")
+    assert recipe.sft is not None
+    short = {"blind_steps": 2, "max_steps": 4, "per_device_train_batch_size": 2, **changes}
+    return replace(recipe, sft=replace(recipe.sft, **short))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def records(films: Callable[..., Path]) -> Path:
     return films("cold", n=4) / "records.json"
+
+
+@pytest.fixture(scope="module")
+def whole(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unbroken run of `small()`, and what it told."""
+    out, seen = tmp_path_factory.mktemp("whole"), list[Change]()
+    train_sft(small(), 0, out, data=records, progress=seen.append)
+    assert seen == rows_of(out)
+    return out
 
 
 def rows_of(out: Path) -> list[Change]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_student_from_scratch_in_two_phases(
-    small: Callable[..., Recipe], records: Path, tmp_path: Path
-) -> None:
-    out, seen = tmp_path / "run", list[Change]()
-    recipe = small()
-    train_sft(recipe, 0, out, data=records, progress=seen.append)
+def test_a_student_from_scratch_in_two_phases(whole: Path, records: Path, tmp_path: Path) -> None:
+    out, recipe = whole, small()
     rows = rows_of(out)
-    assert seen == rows and [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["blind"] for row in rows] == [True] * 2 + [False] * 4
     assert total_steps(recipe) == 6 and total_steps(recipe, 9) == 11
     done = json.loads((out / "done.json").read_text())
@@ -69,9 +71,31 @@ def test_a_student_from_scratch_in_two_phases(
     assert json.loads((other / "done.json").read_text())["sha256"] != done["sha256"]
 
 
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_signal_is_obeyed_in_either_phase(
+    whole: Path, records: Path, tmp_path: Path, at: int
+) -> None:
+    """In the first, as it ends, and in the second; what is saved continues to the same weights."""
+
+    def stop(row: Change) -> None:
+        if row["step"] == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_sft(small(), 0, out, data=records, progress=stop)
+    saved = latest(out)
+    assert saved is not None and 2 <= step_of(saved) <= 5 and not (out / "done.json").exists()
+    train_sft(small(), 0, out, data=records, resume=True)
+    done = [json.loads((p / "done.json").read_text()) for p in (out, whole)]
+    assert done[0]["sha256"] == done[1]["sha256"] and done[0]["steps"] == 6
+    rows = [{**row, "seconds": 0} for row in rows_of(out)]
+    assert rows == [{**row, "seconds": 0} for row in rows_of(whole)]
+
+
 @pytest.mark.parametrize(("stop_at", "steps"), [(0.0, 4), (1.1, 6)])
 def test_it_ends_when_the_student_reads_enough(
-    small: Callable[..., Recipe], films: Callable[..., Path], tmp_path: Path, stop_at: float,
+    films: Callable[..., Path], tmp_path: Path, stop_at: float,
     steps: int, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Asked every second step of the second phase, on the validation split."""
@@ -103,7 +127,7 @@ def test_it_ends_when_the_student_reads_enough(
     ],
 )
 def test_a_record_that_teaches_nothing_is_named(
-    small: Callable[..., Recipe], records: Path, tmp_path: Path, change: Change, words: str
+    records: Path, tmp_path: Path, change: Change, words: str
 ) -> None:
     rows = json.loads(records.read_text())[:3]
     rows[1].update(change)
@@ -122,7 +146,7 @@ def test_the_separator_stands_between_process_and_solution(records: Path) -> Non
     assert bare.completion == row["process"] + row["solution"]
 
 
-def test_what_is_not_here_is_named(small: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_what_is_not_here_is_named(tmp_path: Path) -> None:
     paper = Recipe.load("ktr", "paper")
     with pytest.raises(BadInput, match=r"Video-R1-COT-165k is not on this machine.*--data"):
         train_sft(paper, 0, tmp_path / "a")
@@ -130,7 +154,7 @@ def test_what_is_not_here_is_named(small: Callable[..., Recipe], tmp_path: Path)
         train_sft(replace(small(), sft=None), 0, tmp_path / "b")
 
 
-def test_the_fingerprint_is_of_what_shapes_the_weights(small: Callable[..., Recipe]) -> None:
+def test_the_fingerprint_is_of_what_shapes_the_weights() -> None:
     known = small().sft_fingerprint
     assert small(max_length=4096, save_steps=7).sft_fingerprint == known
     assert small(learning_rate=1e-3).sft_fingerprint != known
@@ -144,7 +168,7 @@ def test_the_students_to_build_are_those_of_the_recipes() -> None:
 
 
 def test_building_ships_what_was_trained_and_measured(
-    small: Callable[..., Recipe], films: Callable[..., Path], tmp_path: Path,
+    films: Callable[..., Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)

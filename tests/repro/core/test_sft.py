@@ -22,6 +22,7 @@ from repro.core.demonstrations import Demonstration, Draws, Example, Examples
 from repro.core.health import Diverged
 from repro.core.sft import SFTTrainer
 from repro.recipe import SFT, Recipe
+from tests.repro.core.conftest import sharp
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def examples(vlm: VLM, recipe: Recipe, shown: list[Demonstration], **more: Any) 
 
 
 def copied(student: VLM) -> VLM:
-    return VLM(copy.deepcopy(student.model), student.processor)
+    return student.around(copy.deepcopy(student.model))
 
 
 # --- the loss ------------------------------------------------------------------------------------
@@ -91,13 +92,15 @@ def plain_loss(vlm: VLM, batch: list[Example], completion_only: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("completion_only", [True, False])
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
 def test_loss_and_gradient_are_those_of_transformers(
-    student: VLM, recipe: Recipe, shown: list[Demonstration], completion_only: bool,
-    gradients: Callable[[Any], dict[str, Tensor]],
+    student: VLM, other: VLM, recipe: Recipe, shown: list[Demonstration], completion_only: bool,
+    family: str, gradients: Callable[[Any], dict[str, Tensor]],
 ) -> None:  # fmt: skip
     """In one padded batch of films, a still and a text; relative error in fp32 at most 1e-5."""
-    vlm = copied(student)
-    made = examples(vlm, recipe, shown)
+    vlm = copied(other if family == "qwen3" else student)
+    protocol = recipe.training_protocol
+    made = Examples(vlm, sharp(protocol) if family == "qwen3" else protocol, shown, 1024)
     batch = [made[i] for i in range(len(shown))]
     ours = sft.loss(vlm, batch, completion_only=completion_only)
     ours.backward()
