@@ -77,7 +77,7 @@ def train_arm(
             return
         began = time.perf_counter()
         vlm = ranks.together(lambda: _policy(recipe, settings, start, seed))
-        trainer = _trainer(recipe, arm, seed, out, settings, vlm, pool, progress)
+        trainer = _trainer(recipe, arm, seed, out, settings, start, vlm, pool, progress)
         run(trainer, out, until)
         if trainer.state.global_step >= settings.max_steps:
             finish(trainer, out, settings.max_steps, time.perf_counter() - began)
@@ -134,7 +134,7 @@ def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmar
 
 
 def _trainer(
-    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, vlm: VLM,
+    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, start: Path, vlm: VLM,
     pool: Benchmark, progress: Progress,
 ) -> Any:  # fmt: skip
     from repro.core.data import Prompts, Records
