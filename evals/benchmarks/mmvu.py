@@ -12,6 +12,15 @@ from evals.benchmarks import Card, Golden
 from evals.benchmarks._records import Files, Record, lettered
 from evals.types import Sample
 
+_DISCIPLINES = {
+    "Science": "Biology Chemistry Modern_Physics Astronomy Geography Materials_Science "
+    "Neurobiology Electromagnetism Thermodynamics Mechanics",
+    "Engineering": "Civil_Engineering Electrical_Engineering Mechanical_Engineering "
+    "Biomedical_Engineering Electronics_and_Communication Computer_Science",
+    "Healthcare": "Clinical_Medicine Basic_Medicine Preventive_Medicine Pharmacy Dentistry",
+    "Humanities": "Art Literature History Law Economics Management",
+}
+DISCIPLINE = {subject: d for d, subjects in _DISCIPLINES.items() for subject in subjects.split()}
 _TYPES = {"mc": "multiple-choice", "open": "open-ended"}
 CARD = Card(
     dataset="yale-nlp/MMVU",
@@ -20,7 +29,7 @@ CARD = Card(
     subsets={"mc": 625, "open": 375},
     videos=583,
     licence="not seen",
-    macro="subject",
+    macro="discipline",
     files=("validation.json", "videos/*"),
     note="scores on all questions are about 10 points below those on mc; labels of test are hidden",
 )
@@ -52,7 +61,8 @@ def sample(row: Record, files: Files) -> Sample:
     choice = row.text("question_type") == "multiple-choice"
     options = lettered(row.texts("choices")) if choice else ()
     video = "/".join(row.text("video", "video_path").rsplit("/", 2)[-2:])
-    meta = row.inner("metadata")
+    subject = row.inner("metadata").text("subject").replace(" ", "_")
+    about = {"subject": subject, "discipline": DISCIPLINE.get(subject, "")}
     return Sample(
         id=row.text("id"),
         question=row.text("question"),
@@ -62,5 +72,8 @@ def sample(row: Record, files: Files) -> Sample:
         media=files.media(video),
         options=options,
         cluster=video,
-        tags={"type": "mc" if choice else "open", "subject": meta.text("subject")},
+        tags={
+            "type": "mc" if choice else "open",
+            **{key: value for key, value in about.items() if value},
+        },
     )

@@ -22,7 +22,7 @@ import made
 
 from evals import archive, benchmarks, models, protocols
 from evals.aggregate import aggregate, headline
-from evals.benchmarks import Benchmark, mvbench
+from evals.benchmarks import Benchmark, mmvu, mvbench, videommmu
 from evals.benchmarks._records import Files, Record
 from evals.decoding import Decoding as Workers
 from evals.errors import BadInput, Undecodable
@@ -185,6 +185,12 @@ def test_subsets(data: Callable[[str], Path]) -> None:
         load("mmvu", data, "hard")
     with pytest.raises(BadInput, match="mmvu has no split 'test'; it has validation"):
         benchmarks.load("mmvu", root=data("mmvu"), split="test")
+
+
+def test_disciplines_hold_the_subjects_that_their_owners_count() -> None:
+    """MMVU: 27 subjects in 4 disciplines; Video-MMMU: 30 in 6."""
+    assert (len(mmvu.DISCIPLINE), len(set(mmvu.DISCIPLINE.values()))) == (27, 4)
+    assert (len(videommmu.DISCIPLINE), len(set(videommmu.DISCIPLINE.values()))) == (30, 6)
 
 
 def test_question_only_shows_the_clip_of_the_image(data: Callable[[str], Path]) -> None:
