@@ -25,7 +25,8 @@ from evals.errors import BadInput, NotComparable
 from repro.machine import ROOT
 from results import compare as pairs
 from results import gate, ledger, publish, verdict
-from results.cells import Cell
+from results.cells import START, Cell
+from results.printed import Reported
 from results.schema import LedgerError
 from results.scoreboard import Board, MicroBoard
 from results.strict import ReportedError
@@ -141,19 +142,49 @@ def _digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()[:16]
 
 
+#: The protocol that re-enacts a paper's own evaluation (evals/protocols).
+PROTOCOLS = {"ktr": "video-r1", "ffr": "ffr", "temporal_r1": "temporal-r1"}
+
+
 def how_to_run(cell: Cell) -> str:
-    """The command that fills a cell, "" where no recipe of ours does."""
+    """The command that fills a cell, "" where no recipe or protocol of ours does. WEIGHTS stands
+    for the folder that the released weights were downloaded to."""
     from repro.recipe import papers
 
     number = cell.reported
     if number.paper not in papers() or (cell.kind != "score" and number.arm is None):
         return ""
     recipe = f"{number.paper} --profile paper"
-    if cell.kind == "score":
-        weights = f"--model {number.model.weights} --arm {number.arm or 'released'}"
-        return f"repro eval --recipe {recipe} --benchmark {number.benchmark} {weights}"
-    arms = [number.arm, *([cell.against.arm] if cell.against else [])]
-    return f"repro reproduce {recipe} --arms {','.join(arm for arm in arms if arm)}"
+    if cell.kind != "score":
+        sides = [number.arm, cell.against.arm if cell.against else None]
+        arms = [
+            arm for arm in sides if arm and not arm.startswith(START)
+        ]  # nobody trains the start
+        return f"repro reproduce {recipe} --arms {','.join(arms)}"
+    protocol = _protocol(number)
+    if protocol is None:
+        return ""
+    return (
+        f"repro eval --recipe {recipe} --benchmark {number.benchmark} --protocol {protocol} "
+        f"--model WEIGHTS --arm {number.arm or 'released'}  # {number.model.weights}"
+    )
+
+
+def _protocol(number: Reported) -> str | None:
+    """The paper's protocol at the printed number of frames, None where there is no such."""
+    from evals import protocols
+
+    base = PROTOCOLS.get(number.paper)
+    if base is None:
+        return None
+    frames = f"{number.protocol.get('frames')}f"
+    known = protocols.variants(base, number.benchmark)
+    name = f"{base}@{frames}" if frames in known else base
+    try:
+        protocols.load(name, number.benchmark)
+    except BadInput:
+        return None
+    return name
 
 
 def remake(micro: MicroBoard) -> str:

@@ -88,6 +88,9 @@ def compare(
     """Every field the paper is asked about, and the number of questions, against one record."""
     ours = {**flat(record.protocol), "n": record.n}
     ours["subset"] = ours["subset"] or record.split  # papers say "test", or name a part of it
+    named = str(ours.get("id", "")).replace("@", "-")
+    if named and named == stated.get("prompt"):
+        ours["prompt"] = named  # where a whole protocol, system turn and all, is what a paper names
     paper = {**stated, "n": UNSTATED if n is None else n}
     started = datetime.fromisoformat(record.started).date()
     return tuple(_field(name, value, ours, assumed, started) for name, value in paper.items())

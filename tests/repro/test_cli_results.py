@@ -172,3 +172,28 @@ def test_the_whole_report_to_a_file_publishes_nothing(tmp_path: Path) -> None:
     assert found["changed"] == [] and (tmp_path / "all.html").exists()
     assert (ROOT / "SCOREBOARD.md").read_bytes() == before
     assert {paper["paper"] for paper in found["papers"]} >= {"ktr", "ffr"}
+
+
+def test_the_command_on_a_card_is_one_that_is_taken() -> None:
+    """Every option exists, every protocol and arm too."""
+    import shlex
+
+    from evals import protocols
+    from repro.conclude import how_to_run
+    from repro.recipe import Recipe
+    from results.cells import cells
+    from results.reported import load_reported
+
+    paper = load_reported(ROOT / "repro" / "ktr" / "reported.yaml")
+    texts = {how_to_run(cell) for cell in cells(paper) if cell.registered}
+    assert any("--protocol video-r1@64f" in text for text in texts)
+    arms = Recipe.load("ktr", "paper").arms
+    for text in texts - {""}:
+        program, name, *words = shlex.split(text, comments=True)
+        command = cli.commands[name]
+        with command.make_context(name, words) as context:
+            assert program == "repro"
+            for arm in (context.params.get("arms") or "").split(","):
+                assert arm in {"", *arms}, text
+            if name == "eval":
+                protocols.load(context.params["protocol"], context.params["benchmark"])
