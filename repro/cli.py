@@ -7,7 +7,6 @@ Exit codes: 0 ok · 1 internal error · 2 usage or bad input · 3 not comparable
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from repro.cli_run import reproduce, train
 from repro.options import (
     PATH,
     arms_option,
+    as_dict,
     default_jobs,
     jobs_option,
     json_option,
@@ -83,7 +83,7 @@ def doctor(out: Path, as_json: bool) -> None:
     findings = house.examine(out)
     able = house.can_run_micro(findings)
     if as_json:
-        show_json({"micro": able, "findings": [asdict(f) for f in findings]})
+        show_json({"micro": able, "findings": [as_dict(f) for f in findings]})
     else:
         table(
             ("", "", "found", "to mend"),
@@ -127,7 +127,7 @@ def plan(
         chosen, words(arms) or chosen.run, seeds or chosen.seeds, jobs or default_jobs()
     )
     if as_json:
-        show_json(asdict(found))
+        show_json(as_dict(found))
         return
     lines = {
         "recipe": f"{found.paper}, profile {found.profile}, fingerprint {found.fingerprint}",
@@ -166,7 +166,7 @@ def smoke(out: Path | None, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="reelproof-smoke-") as scratch:
         checks = run(out or Path(scratch), Lines(Console(stderr=True)))
     if as_json:
-        show_json([asdict(check) for check in checks])
+        show_json([as_dict(check) for check in checks])
     else:
         table(
             ("check", "expected", "found", "verdict"),

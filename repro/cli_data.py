@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from repro import exits
-from repro.options import FOLDER, PATH, json_option, show_json, table
+from repro.options import FOLDER, PATH, as_dict, json_option, show_json, table
 
 if TYPE_CHECKING:
     from evals.verify import Report
@@ -38,7 +37,7 @@ def list_(as_json: bool) -> None:
 
     cards = {name: card(name) for name in OWNED}
     if as_json:
-        show_json({name: asdict(found) for name, found in cards.items()})
+        show_json({name: as_dict(found) for name, found in cards.items()})
         return
     table(
         ("benchmark", "data set", "questions", "licence"),
@@ -80,7 +79,7 @@ def verify(
             hashes=not no_hashes, progress=show.update,
         )  # fmt: skip
     if as_json:
-        show_json({**asdict(report), "root": str(report.root), "ok": report.ok})
+        show_json({**as_dict(report), "root": str(report.root), "ok": report.ok})
     else:
         _print(report)
     if not report.ok:

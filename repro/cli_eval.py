@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from repro import exits
-from repro.options import FILE, FOLDER, PATH, json_option, profile_option, show_json, table
+from repro.options import (
+    FILE,
+    FOLDER,
+    PATH,
+    as_dict,
+    json_option,
+    profile_option,
+    show_json,
+    table,
+)
 
 if TYPE_CHECKING:
     from evals.benchmarks import Benchmark
@@ -137,8 +145,7 @@ def eval_(
     _tell(runs, loaded, out, as_json)
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     model: Model
     weights: Weights
     benchmark: Benchmark
@@ -149,8 +156,7 @@ class _Asked:
     resume: bool
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(NamedTuple):
     decoder: str
     workers: int | None
     seconds: float
@@ -290,7 +296,7 @@ def _tell(runs: dict[str | None, Run], benchmark: Benchmark, out: Path, as_json:
     if as_json:
         probed = {"probes": {p: g.as_dict() for p, g in gains.items()}} if gains else {}
         found = {"numbers": numbers(plain, benchmark, out)} if benchmark.card else {}
-        show_json({**asdict(plain.record), **found, "work": work, **probed})
+        show_json({**as_dict(plain.record), **found, "work": work, **probed})
         return
     record = plain.record
     part = " (partial)" if record.partial else ""

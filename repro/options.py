@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,17 @@ seeds_option = click.option(
 )
 
 
+def as_dict(found: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary; imported late, since --help should not wait for it."""
+    from dataclasses import asdict
+
+    return asdict(found)
+
+
 def show_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    import json
+
     click.echo(json.dumps(data, indent=1, default=str))
 
 
