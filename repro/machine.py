@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,22 @@ def gpu() -> str | None:
     if not torch.cuda.is_available():
         return None
     return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+
+
+def driver() -> str | None:
+    """Version of the NVIDIA driver, None where there is none."""
+    path = Path("/proc/driver/nvidia/version")
+    found = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", _text(path))
+    return found[1] if found else None
+
+
+def image() -> str | None:
+    """Digest of the container this runs in, "sha256:...": what started it sets $REPRO_IMAGE."""
+    return os.environ.get("REPRO_IMAGE") or None
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def git() -> dict[str, Any]:

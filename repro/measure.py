@@ -176,6 +176,7 @@ def measure(
             raise EnvironmentFault(
                 f"{error}; {len(rows)} rows are kept in {part.path}: --resume continues from them"
             ) from error
+    seconds, gpu = time.monotonic() - clock, machine.gpu() if weights.sha256 else None
     record = {
         **asdict(label),
         "benchmark": benchmark.name,
@@ -189,8 +190,10 @@ def measure(
         "engine": _engine(model, weights),
         "batch": batch,
         "git": machine.git(),
-        "machine": {"cpu": machine.cpu(), "gpu": machine.gpu() if weights.sha256 else None},
-        "seconds": round(time.monotonic() - clock, 1),
+        "image": machine.image(),
+        "machine": {"cpu": machine.cpu(), "gpu": gpu, "driver": machine.driver() if gpu else None},
+        "seconds": round(seconds, 1),
+        "gpu_hours": round(seconds / 3600 * int(gpu.split(" x ")[0]), 3) if gpu else None,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "partial": limit is not None and limit < len(benchmark.samples),

@@ -96,3 +96,17 @@ def test_an_environment_error_becomes_a_failure(tmp_path: Path) -> None:
     (filed,) = filing.add(tmp_path, tmp_path / "ledger")
     assert filed.path == tmp_path / "ledger" / "ktr" / "mmvu" / "released-s0-32f-failed"
     assert filing.failures(filed.path) == [failure]
+
+
+def test_what_a_host_tells_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro import machine
+
+    monkeypatch.delenv("REPRO_IMAGE", raising=False)
+    assert machine.image() is None
+    monkeypatch.setenv("REPRO_IMAGE", f"sha256:{'ab' * 32}")
+    assert machine.image() == f"sha256:{'ab' * 32}"
+    line = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build"
+    monkeypatch.setattr(machine, "_text", lambda path: line)
+    assert machine.driver() == "580.82.07"
+    monkeypatch.setattr(machine, "_text", lambda path: "")
+    assert machine.driver() is None
