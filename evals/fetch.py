@@ -55,7 +55,18 @@ def fetch(
         raise BadInput(
             f"{name} is not on the hub: take it from https://{card.host}.com/{card.dataset}"
         )
-    chosen = commit(name, revision)
+    return snapshot(
+        card.dataset, "dataset", commit(name, revision), root, patterns or card.files,
+        workers=workers,
+    )  # fmt: skip
+
+
+def snapshot(
+    repository: str, kind: str, revision: str, root: Path, patterns: Sequence[str] = ("*",), *,
+    workers: int = 4,
+) -> Path:  # fmt: skip
+    """Download what `patterns` name of a repository (`kind` dataset or model) at one commit into
+    `root`; returns it. Raises as `fetch` does."""
     from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -67,18 +78,18 @@ def fetch(
         RevisionNotFoundError,
     )
 
-    page = f"https://huggingface.co/datasets/{card.dataset}"
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
     try:
         snapshot_download(
-            card.dataset, repo_type="dataset", revision=chosen, local_dir=root,
-            allow_patterns=list(patterns or card.files), max_workers=workers,
+            repository, repo_type=kind, revision=revision, local_dir=root,
+            allow_patterns=list(patterns), max_workers=workers,
         )  # fmt: skip
     except GatedRepoError as error:
         raise BadInput(
             f"{page} asks for an agreement: accept it there, then hf auth login"
         ) from error
     except RevisionNotFoundError as error:
-        raise BadInput(f"{page} has no commit {chosen}") from error
+        raise BadInput(f"{page} has no commit {revision}") from error
     except RepositoryNotFoundError as error:
         raise BadInput(f"{page} is not there, or asks for a login (hf auth login)") from error
     except (

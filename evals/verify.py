@@ -20,7 +20,6 @@ Notes do not fail a copy: times stored as float16, videos without subtitles.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,8 +82,11 @@ class Report:
         return not any(finding.problem for finding in self.findings)
 
 
-class _Findings(dict[str, Finding]):
+class Findings(dict[str, Finding]):
+    """Findings by check."""
+
     def add(self, check: str, example: str) -> None:
+        """One more case of a check."""
         self.setdefault(check, Finding(check)).add(example)
 
 
@@ -103,11 +105,12 @@ def verify(
     progress: called with what is looked at, how many are done and how many there are. Raises
     BadInput when there is nothing to look at: no such folder, no annotations, a damaged archive.
     """
-    card = benchmarks.card(name)
-    module = importlib.import_module(f"evals.benchmarks.{name}")
+    benchmarks.card(name)  # raises for a name without data of its owner
+    module = benchmarks.source(name, subset)
+    card: Card = module.CARD
     files = Files(name, root or benchmarks.data_root(name))
     part = split or next(iter(card.splits))
-    found = _Findings()
+    found = Findings()
     records = list(benchmarks.records(module, files, part, subset))
     samples = list(_samples(module, files, records, found))
     _counts(card, part, subset, len(records), samples, found)
@@ -124,7 +127,7 @@ def verify(
 
 
 def _samples(
-    module: Any, files: Files, records: Sequence[Any], found: _Findings
+    module: Any, files: Files, records: Sequence[Any], found: Findings
 ) -> Iterator[Sample]:
     for record in records:
         try:
@@ -136,7 +139,7 @@ def _samples(
 
 
 def _counts(
-    card: Card, split: str, subset: str, questions: int, samples: Sequence[Sample], found: _Findings
+    card: Card, split: str, subset: str, questions: int, samples: Sequence[Sample], found: Findings
 ) -> None:
     parts = [card.subsets[part.strip()] for part in subset.split(",")] if subset else []
     expected = card.splits[split] if not parts else sum(n or 0 for n in parts)
@@ -150,7 +153,7 @@ def _counts(
         found.add("count", f"{videos} videos, where the card has {card.videos}")
 
 
-def _questions(samples: Sequence[Sample], found: _Findings) -> None:
+def _questions(samples: Sequence[Sample], found: Findings) -> None:
     golds: dict[tuple[Any, ...], tuple[str, str]] = {}
     rounded = exact = 0
     for sample in samples:
@@ -186,7 +189,7 @@ def _times(sample: Sample) -> list[tuple[float, float]]:
 
 
 def _videos(
-    samples: Sequence[Sample], paths: Mapping[Path, Sample], found: _Findings, progress: Progress
+    samples: Sequence[Sample], paths: Mapping[Path, Sample], found: Findings, progress: Progress
 ) -> None:
     seconds: dict[Path, float] = {}
     for done, (path, asked) in enumerate(paths.items()):
@@ -227,7 +230,7 @@ def _opens(path: Path, rate: float | None, folder: Path) -> float:
 # --- hashes ------------------------------------------------------------------------------------
 
 
-def _hashes(files: Files, found: _Findings, progress: Progress) -> None:
+def _hashes(files: Files, found: Findings, progress: Progress) -> None:
     """Files that huggingface_hub fetched, against the hash that it wrote beside each."""
     folder = files.root / ".cache/huggingface/download"
     notes = sorted(folder.rglob("*.metadata")) if folder.is_dir() else []

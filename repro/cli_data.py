@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from repro import exits
-from repro.options import FOLDER, PATH, as_dict, json_option, show_json, table
+from repro.options import FILE, FOLDER, PATH, as_dict, json_option, show_json, table
 
 if TYPE_CHECKING:
-    from evals.verify import Report
+    from evals.verify import Finding, Report
+    from repro.training import Report as TrainingReport
 
 
 @click.group()
@@ -62,17 +64,23 @@ def verify(
 ) -> None:  # fmt: skip
     """Check a copy of a benchmark's data: every question, every video, every hash.
 
-    Exit code 2 if something is wrong with it.
+    A paper's name checks its training records instead, against repro/PAPER/data.yaml: the published
+    file below --root, and every image and film that it names. Exit code 2 if something is wrong.
 
     \b
-    Example:
+    Examples:
       repro data verify video_holmes --root ~/data/video_holmes
+      repro data verify ktr --root ~/data/ktr-train
     """
     from rich.console import Console
 
     from evals.verify import verify as check
+    from repro.recipe import papers
     from repro.show import showing
 
+    if benchmark in papers():
+        _verify_training(benchmark, root, not no_videos, as_json)
+        return
     with showing(Console(stderr=True)) as show:
         report = check(
             benchmark, root, split=split, subset=subset, videos=not no_videos,
@@ -86,17 +94,56 @@ def verify(
         raise click.exceptions.Exit(exits.BAD_INPUT)
 
 
+def _verify_training(paper: str, root: Path | None, media: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from evals.benchmarks import data_root
+    from repro import training
+    from repro.show import showing
+
+    manifest = training.Manifest.load(paper)
+    folder = root or data_root(f"{paper}-train")
+    with showing(Console(stderr=True)) as show:
+        report = training.verify(
+            manifest, folder / manifest.file.name, folder, media=media, progress=show.update
+        )
+    if as_json:
+        show_json({**as_dict(report), "file": str(report.file), "ok": report.ok})
+    else:
+        _print_training(report)
+    if not report.ok:
+        raise click.exceptions.Exit(exits.BAD_INPUT)
+
+
+def _print_training(report: TrainingReport) -> None:
+    from repro.training import NOTES
+
+    click.echo(f"{report.name}: {report.records} records, {report.media} images and films")
+    click.echo(f"sha256 {report.sha256}")
+    _findings(report.findings, NOTES)
+    for text in report.unknown:
+        click.echo(f"unknown: {text}")
+    click.echo("this copy is whole" if report.ok else "this copy has problems")
+
+
+def _findings(findings: Iterable[Finding], notes: Collection[str]) -> None:
+    for finding in findings:
+        click.echo(f"{'note' if finding.check in notes else 'PROBLEM'} {finding.check}: "
+                   f"{finding.count}")  # fmt: skip
+        for example in finding.examples:
+            click.echo(f"    {example}")
+        if finding.count > len(finding.examples):
+            click.echo("    ...")
+
+
 def _print(report: Report) -> None:
     click.echo(
         f"{report.benchmark}, split {report.split}: {report.questions} questions on "
         f"{report.videos} videos\nannotations sha256 {report.sha256}, revision {report.revision}"
     )
-    for finding in report.findings:
-        click.echo(f"{'PROBLEM' if finding.problem else 'note'} {finding.check}: {finding.count}")
-        for example in finding.examples:
-            click.echo(f"    {example}")
-        if finding.count > len(finding.examples):
-            click.echo("    ...")
+    from evals.verify import NOTES
+
+    _findings(report.findings, NOTES)
     click.echo("this copy is whole" if report.ok else "this copy has problems")
 
 
@@ -108,16 +155,95 @@ def _print(report: Report) -> None:
 def fetch(benchmark: str, revision: str | None, root: Path | None, only: tuple[str, ...]) -> None:
     """Download a benchmark's data from the Hugging Face hub, at one commit.
 
-    Run it again after an interruption: it continues. A branch name is refused.
+    A paper's name fetches the checkpoints and benchmarks of its profile `paper` instead, at the
+    locked commits (repro data lock). Run it again after an interruption: it continues. A branch
+    name is refused.
 
     \b
-    Example:
+    Examples:
       repro data fetch mmvu --revision COMMIT --only validation.json
+      repro data fetch ktr --root ~/data
     """
     from evals.benchmarks import data_root
     from evals.fetch import fetch as download
+    from repro.recipe import papers
+
+    if benchmark in papers():
+        _fetch_paper(benchmark, root)
+        return
 
     click.echo(download(benchmark, root or data_root(benchmark), revision, only))
+
+
+def _fetch_paper(paper: str, root: Path | None) -> None:
+    from evals.benchmarks import data_root
+    from repro import needs
+    from repro.recipe import Recipe
+
+    recipe = Recipe.load(paper, "paper")
+    where = root or data_root(paper).parent
+    for need, folder in needs.fetch(recipe, where, ("score-released", "train", "eval")):
+        click.echo(f"{need.what}: {folder}")
+    for need in needs.needs(recipe):
+        if not need.folder:
+            click.echo(f"by hand: {need.what}, {need.key} (docs/gpu-hosts.md)")
+
+
+@data.command()
+@click.argument("paper")
+@click.option("--profile", default="paper", show_default=True)
+@click.option("--update", is_flag=True, help="Ask again for what is locked already.")
+@json_option
+def lock(paper: str, profile: str, update: bool, as_json: bool) -> None:
+    """Look up the commit of every model and data set that a recipe names: lock.json beside it.
+
+    Needs network access; copy the file to hosts that have none. What is locked stays locked.
+
+    \b
+    Example:
+      repro data lock ktr
+    """
+    from repro import lock as locks
+    from repro import needs
+    from repro.recipe import Recipe
+
+    recipe = Recipe.load(paper, profile)
+    known = locks.read(recipe.file)
+    keys = [need.key for need in needs.needs(recipe)]
+    pins = locks.resolve(keys, {} if update else known)
+    path = locks.write(recipe.file, {**known, **pins})
+    if as_json:
+        show_json({key: as_dict(pin) for key, pin in pins.items()})
+        return
+    rows = [(k, p.revision, "?" if p.bytes is None else f"{p.bytes / 2**30:.1f} GiB")
+            for k, p in pins.items()]  # fmt: skip
+    table(("what", "commit", "size"), rows)
+    click.echo(f"lock: {path}")
+
+
+@data.command()
+@click.argument("paper")
+@click.option("--published", type=FILE, help="The file that the authors published.")
+@click.option("--holmes", type=FILE, help="train_Video-Holmes.json of its owner.")
+@click.option("--out", type=PATH, help="[default: $REELPROOF_DATA/PAPER-train/records.json]")
+def build(paper: str, published: Path | None, holmes: Path | None, out: Path | None) -> None:
+    """Write a paper's training records as training reads them: every id once.
+
+    What nobody can draw again is left out and said in words.
+
+    \b
+    Example:
+      repro data build ktr --published Video-R1-Holmes-16k.json --holmes train_Video-Holmes.json
+    """
+    from evals.benchmarks import data_root
+    from repro import training
+
+    manifest = training.Manifest.load(paper)
+    at = out or data_root(f"{paper}-train") / training.RECORDS
+    built = training.build(manifest, at, published=published, holmes=holmes)
+    click.echo(f"{built.records} records: {built.file}")
+    for text in built.lacks:
+        click.echo(f"lacks {text}")
 
 
 @data.command("make")

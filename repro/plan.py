@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 
 from repro.recipe import Recipe
 
-UNRESOLVED = "unresolved"
-
 
 @dataclass(frozen=True)
 class Forecast:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from evals.errors import BadInput
 from evals.types import Decoding, Protocol
+from repro import lock
 from repro.strict import Fragment, Reader, nearest, read_yaml
 
+UNRESOLVED = "unresolved"  # a revision that `repro data lock` has to find
 MethodName = Literal["grpo", "ktr", "t_grpo", "random"]
 
 
@@ -127,21 +129,29 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Model:
-    """The start checkpoint: `tiny/<name>` is shipped here; else a hub id or a folder."""
+    """The start checkpoint: `tiny/<name>` is shipped here; else a hub id or a folder.
+
+    architecture: its sizes, by their name in repro.core.memory; what the plan counts with.
+    """
 
     id: str
     revision: str | None
     freeze_vision: bool
+    architecture: str | None = None
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training records: `microworld`, or a data set id; `size` counts records, None if unknown."""
+    """Training records: `microworld`, or a data set id; `size` counts records, None if unknown.
+
+    repository: where the hub has them, or `github:OWNER/NAME/PATH@COMMIT`.
+    """
 
     records: str
     split: str
     revision: str | None
     size: int | None
+    repository: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,32 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How a GPU host fills the cells of the paper's main table: `repro reproduce --stage`.
+
+    released, revision: weights of the method, asked under the arm's name `arm`; the start
+    checkpoint is asked beside them. protocol: of evals.protocols; every benchmark (`NAME` or
+    `NAME/SUBSET`) is asked under it at each of frames x max_pixels, and those in `own_words` also
+    with `own_prompt` and read by `own_grader`, in all combinations. seeds, batches: one re-score
+    each, in pairs; a trained arm is asked once, under its training seed and the first batch.
+    """
+
+    released: str
+    revision: str | None
+    arm: str
+    protocol: str
+    benchmarks: tuple[str, ...]
+    frames: tuple[int, ...]
+    max_pixels: tuple[int, ...]
+    own_words: tuple[str, ...]
+    own_prompt: str
+    own_grader: str
+    seeds: tuple[int, ...]
+    batches: tuple[int, ...]
+    engine: Literal["transformers", "vllm"]
+
+
+@dataclass(frozen=True)
 class Cost:
     """What `repro plan` counts with; None means unknown. step_seconds: one arm alone."""
 
@@ -260,6 +296,7 @@ class Recipe:
     cost: Cost
     sources: Mapping[str, str]
     sft: SFT | None = None
+    scoring: Scoring | None = None
 
     @classmethod
     def load(cls, name: str | Path, profile: str = "micro") -> Recipe:
@@ -312,7 +349,7 @@ class Recipe:
     def sft_fingerprint(self) -> str:
         """The same of the cold start; what can only refuse or save is left out."""
         assert self.sft is not None
-        data = {"sft": asdict(self.sft), "view": asdict(self.view)}
+        data = {"sft": _shaping(self.sft), "view": asdict(self.view)}
         for key in ("max_length", "save_steps"):
             del data["sft"][key]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
@@ -359,7 +396,7 @@ def _load(file: Path, profile: str) -> Recipe:
     if not isinstance(profiles, dict) or profile not in profiles:
         raise BadInput(f"{file} has no profile {profile!r}{nearest(profile, profiles or ())}")
     where = f"profiles.{profile}"
-    section = _require(reader, profiles[profile], _PROFILE, where, optional=("sft",))
+    section = _require(reader, profiles[profile], _PROFILE, where, optional=("sft", "scoring"))
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
     base = reader.complete(Trainer, f"{where}.trainer", trainer)
     switches = reader.fragment(Switches, section["switches"], f"{where}.switches")
@@ -384,10 +421,37 @@ def _load(file: Path, profile: str) -> Recipe:
         cost=reader.read(Cost, section["cost"], f"{where}.cost"),
         sources=reader.sources,
         sft=reader.read(SFT, section["sft"], f"{where}.sft") if "sft" in section else None,
+        scoring=reader.read(Scoring, section["scoring"], f"{where}.scoring")
+        if "scoring" in section
+        else None,
     )
     for name in recipe.run:
         recipe.arm(name)
-    return recipe
+    return pinned(recipe, lock.read(file))
+
+
+def pinned(recipe: Recipe, commits: Mapping[str, lock.Pin]) -> Recipe:
+    """The recipe with every unresolved revision that has been locked."""
+
+    def at(revision: str | None, key: str) -> str | None:
+        found = commits.get(key)
+        return found.revision if revision == UNRESOLVED and found else revision
+
+    def model(m: Model) -> Model:
+        return replace(m, revision=at(m.revision, f"model:{m.id}"))
+
+    def data(d: Data) -> Data:
+        return replace(d, revision=at(d.revision, lock.key_of("dataset", d.repository or "")))
+
+    sft, scoring = recipe.sft, recipe.scoring
+    if sft:
+        sft = replace(sft, model=model(sft.model), data=data(sft.data))
+    if scoring:
+        revision = at(scoring.revision, f"model:{scoring.released}")
+        scoring = replace(scoring, revision=revision)
+    return replace(
+        recipe, model=model(recipe.model), data=data(recipe.data), sft=sft, scoring=scoring
+    )
 
 
 def _require(

@@ -87,6 +87,7 @@ def compare(
 ) -> tuple[Field, ...]:
     """Every field the paper is asked about, and the number of questions, against one record."""
     ours = {**flat(record.protocol), "n": record.n}
+    ours["subset"] = ours["subset"] or record.split  # no part of it is the whole split
     ours["subset"] = ours["subset"] or record.split  # papers say "test", or name a part of it
     named = str(ours.get("id", "")).replace("@", "-")
     if named and named == stated.get("prompt"):

@@ -65,6 +65,10 @@ class Sizes:
 
 #: Qwen2.5-VL-7B-Instruct: 8.29 billion parameters, 0.68 of them in the tower.
 QWEN_7B = Sizes(3584, 512, 18944, 28, 152064, False, 1280, 3420, 32)
+#: Qwen2.5-VL-3B-Instruct: 3.75 billion parameters.
+QWEN_3B = Sizes(2048, 256, 11008, 36, 151936, True, 1280, 3420, 32)
+#: By the name that a recipe's model.architecture gives.
+KNOWN = {"Qwen2.5-VL-7B": QWEN_7B, "Qwen2.5-VL-3B": QWEN_3B}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,345 @@
+"""A paper's training records: their manifest (<paper>/data.yaml), a verifier, and a builder.
+
+| check     | a problem is                                                                        |
+|-----------|-------------------------------------------------------------------------------------|
+| count     | another number of records, images, videos, or of films of a part, than the manifest |
+| hash      | a file whose sha256 begins or ends otherwise                                        |
+| record    | a record with a field missing or unusable                                           |
+| part      | ids outside a part's range or out of order                                          |
+| missing   | films and images that are not there, by part                                        |
+| media     | one that does not open, or whose first frame cannot be decoded                      |
+
+Notes: `clash`, an id that two parts use, which `build` makes two; `options`, a question that
+already ends in "Options:", so that the prompt says it twice, as the released one does.
+
+`build` writes what training reads: the same records in the same order, ids made `part/id`. The part
+that nobody can draw again comes from a published copy; without one it is left out, in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evals import benchmarks, video
+from evals.benchmarks import jsonl
+from evals.benchmarks._records import Record, lettered
+from evals.errors import BadInput, Undecodable
+from evals.types import Sample
+from evals.verify import Finding, Findings
+from repro.folder import write_json
+from repro.recipe import papers
+from repro.strict import Reader, nearest, read_yaml
+
+MANIFEST, RECORDS = "data.yaml", "records.json"
+NOTES = ("clash", "options")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The file as its authors published it. sha256: its first and last digits, as far as known."""
+
+    name: str
+    records: int
+    images: int
+    videos: int
+    characters: int
+    sha256: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of the records. ids: first and last, ascending. films: None where unknown."""
+
+    name: str
+    records: int
+    ids: tuple[int, int]
+    data_source: str | None
+    films: int | None
+    repository: str
+    annotations: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a paper's training records, and in words what is not.
+
+    in_domain: benchmarks whose training split is among them.
+    """
+
+    paper: str
+    name: str
+    file: Published
+    parts: tuple[Part, ...]
+    in_domain: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @classmethod
+    def load(cls, paper: str) -> Manifest:
+        """Raises BadInput for a paper without a manifest, or naming the key that is wrong."""
+        known = {p: f.with_name(MANIFEST) for p, f in papers().items()}
+        known = {p: f for p, f in known.items() if f.is_file()}
+        if paper not in known:
+            raise BadInput(f"no manifest of training records for {paper!r}{nearest(paper, known)}")
+        return _manifest(paper, known[paper])
+
+    def part_of(self, index: int) -> Part:
+        """The part of the record at `index`, from 0, in the order of the published file."""
+        for part in self.parts:
+            if index < part.records:
+                return part
+            index -= part.records
+        return self.parts[-1]
+
+
+def _manifest(paper: str, file: Path) -> Manifest:
+    raw = read_yaml(file)
+    cited = raw.get("sources")
+    reader = Reader(file, cited if isinstance(cited, dict) else {})
+    keys = ("name", "sources", "file", "parts", "in_domain", "unknown")
+    for key in keys:
+        if key not in reader.keys(raw, keys, "manifest"):
+            raise reader.fail(key, "this key is missing")
+    parts = []
+    for number, body in enumerate(raw["parts"]):
+        where = f"parts.{number}"
+        given = reader.keys(body, ("name", *Part.__dataclass_fields__), where)
+        name = {"value": given.get("name"), "source": "chosen"}
+        parts.append(reader.read(Part, {**given, "name": name}, where))
+    return Manifest(
+        paper=paper,
+        name=reader.text(raw["name"], "name"),
+        file=reader.read(Published, raw["file"], "file"),
+        parts=tuple(parts),
+        in_domain=reader.leaf(tuple[str, ...], raw["in_domain"], "in_domain"),
+        unknown=tuple(reader.text(text, "unknown") for text in raw["unknown"]),
+    )
+
+
+# --- verify --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was looked at, and what was found."""
+
+    name: str
+    file: Path
+    records: int
+    media: int
+    sha256: str
+    findings: tuple[Finding, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No problem was found."""
+        return not any(finding.check not in NOTES for finding in self.findings)
+
+
+def verify(
+    manifest: Manifest, file: Path, root: Path, *, media: bool = True,
+    progress: Progress = lambda what, done, total: None,
+) -> Report:  # fmt: skip
+    """Look at every record of a copy of the published file and, if asked to, open all its media.
+
+    Raises BadInput when the file cannot be read at all.
+    """
+    found = Findings()
+    rows = jsonl.rows(file)
+    digest = _file(manifest, file, found)
+    samples = list(_samples(rows, file, root, found))
+    _counts(manifest, rows, samples, found)
+    _parts(manifest, rows, found)
+    wanted = {s.media: manifest.part_of(i).name for i, s in samples if s.media is not None}
+    if media:
+        _media({s.media: s for _, s in samples}, wanted, found, progress)
+    return Report(
+        manifest.name, file, len(rows), len(wanted), digest, tuple(found.values()),
+        manifest.unknown,
+    )  # fmt: skip
+
+
+def _file(manifest: Manifest, file: Path, found: Findings) -> str:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    first, last = manifest.file.sha256
+    if not (digest.startswith(first) and digest.endswith(last)):
+        found.add("hash", f"sha256 {digest[:8]}...{digest[-4:]}, published {first}...{last}")
+    return digest
+
+
+def _samples(
+    rows: Sequence[Any], file: Path, root: Path, found: Findings
+) -> Iterator[tuple[int, Sample]]:
+    for i, row in enumerate(rows):
+        try:
+            yield i, jsonl.sample(row, i + 1, file, root)
+        except BadInput as error:
+            found.add("record", str(error))
+
+
+def _counts(
+    manifest: Manifest, rows: Sequence[Any], samples: Sequence[tuple[int, Sample]], found: Findings
+) -> None:
+    of = manifest.file
+    kinds = [s.modality for _, s in samples]
+    for what, expected, n in (
+        ("records", of.records, len(rows)),
+        ("images", of.images, kinds.count("image")),
+        ("videos", of.videos, kinds.count("video")),
+    ):
+        if n != expected:
+            found.add("count", f"{n} {what}, where the manifest has {expected}")
+    films: dict[str, set[Path | None]] = {}
+    for i, s in samples:
+        films.setdefault(manifest.part_of(i).name, set()).add(s.media)
+        if s.kind == "multiple choice" and s.question.rstrip().endswith("Options:"):
+            found.add("options", f"record {i + 1} already ends in Options:")
+    for part in manifest.parts:
+        n = len(films.get(part.name, ()))
+        if part.films is not None and n != part.films:
+            found.add("count", f"{n} films of {part.name}, where the manifest has {part.films}")
+
+
+def _parts(manifest: Manifest, rows: Sequence[Any], found: Findings) -> None:
+    owner: dict[Any, str] = {}
+    last: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        part = manifest.part_of(i)
+        number = row.get("problem_id") if isinstance(row, dict) else None
+        first, end = part.ids
+        if not isinstance(number, int) or not first <= number <= end:
+            found.add("part", f"record {i + 1}: id {number!r} is none of {part.name}")
+            continue
+        if number <= last.get(part.name, -1):
+            found.add("part", f"record {i + 1}: id {number} of {part.name} is not in order")
+        last[part.name] = number
+        if part.data_source and row.get("data_source") != part.data_source:
+            found.add("part", f"record {i + 1}: data_source {row.get('data_source')!r}")
+        if owner.setdefault(number, part.name) != part.name:
+            found.add("clash", f"id {number} is one of {owner[number]} and one of {part.name}")
+
+
+def _media(
+    samples: Mapping[Path | None, Sample], wanted: Mapping[Path, str], found: Findings,
+    progress: Progress,
+) -> None:  # fmt: skip
+    for done, (path, part) in enumerate(wanted.items()):
+        progress("media", done, len(wanted))
+        try:
+            if samples[path].modality == "image":
+                image = video.read_image(path)
+                video.shapely(path, *image.shape[1:3])
+            else:
+                info = video.probe(path)
+                video.shapely(path, info.height, info.width)
+                video.decode(path, (0,))
+        except Undecodable as error:
+            found.add("media" if path.exists() else "missing", f"{part}: {error}")
+    progress("media", len(wanted), len(wanted))
+
+
+# --- build ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """The file that training reads, its number of records, and in words what it lacks."""
+
+    file: Path
+    records: int
+    lacks: tuple[str, ...]
+
+
+def build(
+    manifest: Manifest, out: Path, *, published: Path | None = None, holmes: Path | None = None
+) -> Built:
+    """Write `out` (.json) from a published copy, from the owner's train_Video-Holmes.json, or both.
+
+    With both, the copy's own Video-Holmes records must be those of the owner. Raises BadInput
+    naming the first that differs, or when neither is given.
+    """
+    if published is None and holmes is None:
+        raise BadInput("name a published copy, the owner's Video-Holmes annotations, or both")
+    own = holmes_records(manifest, holmes) if holmes else []
+    rows = list(jsonl.rows(published)) if published else own
+    if published and own:
+        theirs = rows[-len(own) :]
+        for number, (one, other) in enumerate(zip(theirs, own, strict=True), start=1):
+            if differing := [k for k in other if _told(one.get(k)) != _told(other[k])]:
+                raise BadInput(
+                    f"{published}: Video-Holmes record {number} differs from its owner's in "
+                    f"{', '.join(differing)}"
+                )
+    name = partial(_part_name, manifest, alone=published is None)
+    built = [{**row, "problem_id": f"{name(i)}/{row['problem_id']}"} for i, row in enumerate(rows)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, built)
+    jsonl.read(out, out.parent)  # what training will do: raises BadInput naming the record
+    first = manifest.parts[0]
+    lacks = () if published else (
+        f"the {first.records:,} records of {first.name}; {manifest.unknown[0]}",
+    )  # fmt: skip
+    return Built(out, len(built), lacks)
+
+
+def _part_name(manifest: Manifest, index: int, *, alone: bool) -> str:
+    return (manifest.parts[-1] if alone else manifest.part_of(index)).name
+
+
+def _told(value: Any) -> Any:
+    """Text without the blanks around it: copies differ in them."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def holmes_records(manifest: Manifest, annotations: Path) -> list[dict[str, Any]]:
+    """The owner's training questions in the fields of the Video-R1 family, numbered as in KTR's
+    file (ktr.md 3.2). Raises BadInput naming the record that cannot be used."""
+    part = manifest.parts[-1]
+    found = []
+    for number, row in enumerate(jsonl.rows(annotations)):
+        record = Record(row, f"{annotations}, record {number + 1}")
+        options = lettered(record.texts("Options"))
+        found.append(
+            {
+                "problem_id": part.ids[0] + number,
+                "problem": record.text("Question"),
+                "data_type": "video",
+                "problem_type": "multiple choice",
+                "options": list(options),
+                "solution": f"<answer>{record.letter(options, 'Answer')}</answer>",
+                "path": f"./videos_train/{record.text('video ID')}.mp4",
+                "data_source": part.data_source,
+            }
+        )
+    return found
+
+
+def told(manifest: Manifest) -> str:
+    """The manifest in a paragraph, as `repro data` and the plan print it."""
+    parts = ", ".join(f"{p.records:,} of {p.name} ({p.repository})" for p in manifest.parts)
+    of = manifest.file
+    return (
+        f"{manifest.name}: {of.records:,} records, {of.images:,} images and {of.videos:,} videos; "
+        f"{parts}"
+    )
+
+
+def located(paper: str) -> tuple[Path, Path]:
+    """The file that training reads and the folder of its media, `$REELPROOF_DATA/<paper>-train`.
+
+    Raises BadInput saying which command makes it.
+    """
+    folder = benchmarks.data_root(f"{paper}-train")
+    file = folder / RECORDS
+    if not file.is_file():
+        raise BadInput(
+            f"{file} is missing: repro data build {paper} --published FILE writes it (or name your "
+            "own records with --data and the folder of their media with --videos)"
+        )
+    return file, folder
