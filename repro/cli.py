@@ -104,46 +104,65 @@ def _mark(finding: Any) -> str:
 @arms_option
 @seeds_option
 @jobs_option
+@click.option("--gpus", type=click.IntRange(1), default=8, show_default=True, help="Cards.")
+@click.option("--gpu", default="h100", show_default=True, help="Kind of card.")
+@click.option(
+    "--efficiency", type=click.FloatRange(0.01, 1), default=0.35, show_default=True,
+    help="Share of the card's peak that forwards and backwards reach.",
+)  # fmt: skip
+@click.option("--rate", type=click.FloatRange(min=0), help="Price of a GPU-hour.")
+@click.option("--cells", is_flag=True, help="Also every cell: what it would run, and its cost.")
+@click.option("--markdown", is_flag=True, help="The README's table instead.")
 @json_option
 def plan(
-    recipe: str,
-    profile: str,
-    arms: str | None,
-    seeds: tuple[int, ...],
-    jobs: int | None,
+    recipe: str, profile: str, arms: str | None, seeds: tuple[int, ...], jobs: int | None,
+    gpus: int, gpu: str, efficiency: float, rate: float | None, cells: bool, markdown: bool,
     as_json: bool,
-) -> None:
+) -> None:  # fmt: skip
     """Cost, memory, downloads and unknowns, before anything starts.
 
+    Exit code 4 if a stage does not fit on the cards.
+
     \b
-    Example:
+    Examples:
       repro plan ktr --profile paper
+      repro plan ktr --profile paper --gpus 1 --gpu h200 --arms ktr --seeds 0 --rate 3.5
     """
-    from repro.plan import forecast
+    from repro import plantext
+    from repro.plan import Hardware, forecast
     from repro.recipe import Recipe
 
     chosen = Recipe.load(recipe, profile)
     found = forecast(
-        chosen, words(arms) or chosen.run, seeds or chosen.seeds, jobs or default_jobs()
-    )
+        chosen, words(arms) or chosen.run, seeds or chosen.seeds, jobs or default_jobs(),
+        Hardware(gpu, gpus, efficiency, rate),
+    )  # fmt: skip
+    bill = found.bill
+    if markdown and bill is None:
+        raise click.UsageError(f"{recipe} has no costs to compute in profile {profile}")
     if as_json:
         show_json(as_dict(found))
+    elif markdown:
+        click.echo(plantext.markdown(found))
+    else:
+        table(("", ""), plantext.summary(found))
+    if bill is None:
         return
-    lines = {
-        "recipe": f"{found.paper}, profile {found.profile}, fingerprint {found.fingerprint}",
-        "arms": f"{', '.join(found.arms)} x seeds {', '.join(map(str, found.seeds))}",
-        "work": f"{found.steps} steps an arm, {found.rollouts:,} completions in all",
-        "time": "unknown" if found.minutes is None else f"about {found.minutes:.0f} min",
-        "hardware": f"{found.hardware}, {found.jobs} side by side",
-        "memory": _gib(found.memory_gib),
-        "downloads": _gib(found.download_gib),
-        "unknown": ", ".join(found.unknown) or "nothing",
-    }
-    table(("", ""), list(lines.items()))
-
-
-def _gib(amount: float | None) -> str:
-    return "unknown" if amount is None else "none" if amount == 0 else f"{amount:g} GiB"
+    if not (as_json or markdown):
+        for headings, rows in (
+            (plantext.HEADINGS, plantext.stages(bill)),
+            *([(plantext.CELLS, plantext.cells(bill))] if cells else []),
+            (plantext.DOWNLOADS, plantext.downloads(bill)),
+        ):
+            click.echo()
+            table(headings, rows)
+    if misfits := [s for s in bill.misfits if s.stage != "sft"]:
+        need = max(misfits, key=lambda s: s.memory_gib)
+        click.echo(
+            f"error: {need.what} needs {need.memory_gib:.0f} GiB on each {gpu}; more --gpus under "
+            "deepspeed: 3, a larger --gpu, or use_peft in the recipe", err=True,
+        )  # fmt: skip
+        raise click.exceptions.Exit(exits.ENVIRONMENT)
 
 
 @cli.command()

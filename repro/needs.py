@@ -98,7 +98,8 @@ def _records(recipe: Recipe) -> Iterable[Need]:
                 lock.key_of("dataset", data.repository), data.revision or UNRESOLVED,
                 f"records of {data.records}", frozenset({stage}), None, "",
             )  # fmt: skip
-    if recipe.paper in papers() and papers()[recipe.paper].with_name(training.MANIFEST).is_file():
+    known = papers().get(recipe.paper)
+    if known and recipe.data.repository and known.with_name(training.MANIFEST).is_file():
         for part in training.Manifest.load(recipe.paper).parts:
             yield Need(
                 f"dataset:{part.repository}", UNRESOLVED, f"films of {part.name}",

@@ -1,19 +1,101 @@
 """What a run would take, before it starts: steps, time, memory, downloads, and what is unknown.
 
-wall time = ceil(chains / jobs) * (steps * step_seconds + evaluations * evaluation_seconds)
+Measured recipes:  wall time = ceil(chains / jobs) * (steps * step_seconds + evaluations)
+Others, where the model's architecture is known: the formulas of repro.core.cost and .memory, stage
+by stage (`bill`); GPU-hours are of cards that wait for nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from repro.recipe import Recipe
+from evals.errors import BadInput, EnvironmentFault
+from repro import needs
+from repro.core import cost, memory
+from repro.core.cost import GPU, Asked, Speed, Work
+from repro.core.memory import GIB, Sizes
+from repro.grid import Asking, grid
+from repro.recipe import UNRESOLVED, Arm, Recipe, Trainer
+
+ROOM = 0.9  # of a card's memory: the rest is for what the formulas leave out (chosen)
+CHECKPOINTS = 2  # of a training run on disk at once: the one being written and the last
+LEFT_OUT = (
+    "gathering sharded weights and waiting for other cards",
+    "decoding films (CPU work, overlapped with answering)",
+    "starting processes, loading weights, writing checkpoints",
+    "memory: attention workspaces, fragmentation, what ZeRO-3 gathers layer by layer",
+)
+
+
+@dataclass(frozen=True)
+class StageBill:
+    """One stage. gpu_hours: over all its runs. hours: of wall time on all cards. peak: the moment
+    that needs most memory; fits: whether it does on one of the cards."""
+
+    stage: str
+    what: str
+    tokens: float
+    patches: float
+    exaflop: float
+    memory_gib: float
+    peak: str
+    fits: bool
+    gpu_hours: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class CellBill:
+    """What one benchmark at one number of frames costs: every protocol and re-score of it."""
+
+    stage: str
+    what: str
+    benchmark: str
+    frames: int
+    runs: int
+    work: Work
+    gpu_hours: float
+
+
+@dataclass(frozen=True)
+class Download:
+    """Something to fetch; bytes None where unknown."""
+
+    what: str
+    key: str
+    revision: str
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A plan for `gpus` cards of one kind. price: of all GPU-hours at `rate` a GPU-hour."""
+
+    gpu: str
+    gpus: int
+    efficiency: float
+    stages: tuple[StageBill, ...]
+    cells: tuple[CellBill, ...]
+    gpu_hours: float
+    hours: float
+    rate: float | None
+    price: float | None
+    downloads: tuple[Download, ...]
+    disk_gib: float
+    left_out: tuple[str, ...]
+
+    @property
+    def misfits(self) -> tuple[StageBill, ...]:
+        """Stages that one of the cards cannot hold."""
+        return tuple(stage for stage in self.stages if not stage.fits)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """rollouts: completions over all arms and seeds. minutes: wall time, None if unknown."""
+    """rollouts: completions over all arms and seeds. minutes: wall time, None if unknown. bill:
+    where the model's architecture is known."""
 
     paper: str
     profile: str
@@ -28,12 +110,27 @@ class Forecast:
     memory_gib: float | None
     download_gib: float | None
     unknown: tuple[str, ...]
+    bill: Bill | None = None
 
 
-def forecast(recipe: Recipe, arms: tuple[str, ...], seeds: tuple[int, ...], jobs: int) -> Forecast:
-    """The cost of training and evaluating `arms` x `seeds`."""
+@dataclass(frozen=True)
+class Hardware:
+    """Cards and what a run is assumed to reach on them. rate: price of a GPU-hour."""
+
+    gpu: str = "h100"
+    gpus: int = 8
+    efficiency: float = Speed.efficiency
+    rate: float | None = None
+
+
+def forecast(
+    recipe: Recipe, arms: tuple[str, ...], seeds: tuple[int, ...], jobs: int,
+    hardware: Hardware | None = None,
+) -> Forecast:  # fmt: skip
+    """The cost of training and evaluating `arms` x `seeds`. Raises BadInput for an unknown card."""
     trainers = [recipe.arm(name).trainer for name in arms]
     each = [t.max_steps * t.prompts_per_step * t.num_generations for t in trainers]
+    known = bill(recipe, arms, seeds, hardware or Hardware()) if _computable(recipe) else None
     return Forecast(
         paper=recipe.paper,
         profile=recipe.profile_name,
@@ -48,6 +145,7 @@ def forecast(recipe: Recipe, arms: tuple[str, ...], seeds: tuple[int, ...], jobs
         memory_gib=recipe.cost.memory_gib,
         download_gib=recipe.cost.download_gib,
         unknown=tuple(_unknown(recipe)),
+        bill=known,
     )
 
 
@@ -64,8 +162,249 @@ def _minutes(
 
 
 def _unknown(recipe: Recipe) -> list[str]:
-    """Dotted keys whose value is unresolved, or a cost that nobody has measured."""
-    found = [f"cost.{key}" for key, value in asdict(recipe.cost).items() if value is None]
+    """Dotted keys whose value is unresolved, a cost that nobody has measured, a file nobody saw."""
+    measured = ("step_seconds", "evaluation_seconds", "memory_gib", "download_gib")
+    found = [f"cost.{key}" for key in measured if getattr(recipe.cost, key) is None]
     for name, section in (("model", recipe.model), ("data", recipe.data)):
         found += [f"{name}.{key}" for key, v in asdict(section).items() if v == UNRESOLVED]
-    return found
+    found += [f"size of {n.key}" for n in needs.needs(recipe) if n.bytes is None]
+    uncounted = dict.fromkeys(a.benchmark for a in grid(recipe) if a.questions is None)
+    return [*found, *(f"questions of Video-R1's file of {name}" for name in uncounted)]
+
+
+# --- the bill ------------------------------------------------------------------------------
+
+
+def _computable(recipe: Recipe) -> bool:
+    return recipe.model.architecture is not None and recipe.cost.text_tokens is not None
+
+
+def sizes_of(recipe: Recipe) -> Sizes:
+    """Raises BadInput for an architecture whose sizes nobody has written down."""
+    name = recipe.model.architecture or ""
+    if name not in memory.KNOWN:
+        raise BadInput(f"{recipe.file}: no sizes of {name!r}; known: {', '.join(memory.KNOWN)}")
+    return memory.KNOWN[name]
+
+
+def bill(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int], hardware: Hardware) -> Bill:
+    """Stage by stage and cell by cell. Raises BadInput for an unknown card or architecture."""
+    card = cost.gpu(hardware.gpu)
+    case = _Case(recipe, sizes_of(recipe), card, hardware)
+    cells = case.cells(arms, seeds)
+    stages = [
+        *([case.answered("score-released", cells)] if recipe.scoring else []),
+        *([case.sft()] if recipe.sft else []),
+        *(case.train(recipe.arm(name), len(seeds)) for name in arms),
+        *([case.answered("eval", cells)] if recipe.scoring else []),
+    ]
+    wanted = [s for s in stages if s.stage != "sft"]  # a cold start is on request
+    gpu_hours = sum(s.gpu_hours for s in wanted)
+    downloads = tuple(Download(n.what, n.key, n.revision, n.bytes) for n in needs.needs(recipe))
+    return Bill(
+        gpu=card.name,
+        gpus=hardware.gpus,
+        efficiency=hardware.efficiency,
+        stages=tuple(stages),
+        cells=tuple(cells),
+        gpu_hours=gpu_hours,
+        hours=sum(s.hours for s in wanted),
+        rate=hardware.rate,
+        price=None if hardware.rate is None else gpu_hours * hardware.rate,
+        downloads=downloads,
+        disk_gib=case.disk(len(arms) * len(seeds), downloads),
+        left_out=LEFT_OUT,
+    )
+
+
+def require_fits(recipe: Recipe, arms: Sequence[str], gib: float, gpus: int) -> None:
+    """Raises EnvironmentFault naming the stage that a card of `gib` GiB cannot hold."""
+    if not _computable(recipe):
+        return
+    sizes = sizes_of(recipe)
+    for name in arms:
+        peak, needed = train_peak(recipe, recipe.arm(name).trainer, sizes, gpus)
+        if needed > ROOM * gib * GIB:
+            raise EnvironmentFault(
+                f"{recipe.model.id} does not fit: arm {name} needs {needed / GIB:.0f} GiB on each "
+                f"of {gpus} GPUs ({peak}), and one has {gib:.0f}; more GPUs under deepspeed: 3, "
+                "more gradient_accumulation_steps, or use_peft in the recipe "
+                f"(repro plan {recipe.paper} --profile {recipe.profile_name} --gpus N)"
+            )
+
+
+def train_peak(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> tuple[str, float]:
+    """The stage of a training step that needs most memory on one card, and its bytes."""
+    trained = memory.adapters(sizes, t.lora_r) if t.use_peft else None
+    asked = _asked(recipe, recipe.cost.completion_tokens or t.max_completion_length)
+    share = max(1, t.prompts_per_step // (gpus * t.gradient_accumulation_steps))
+    load = memory.Load(
+        asked.prompt, asked.seen.patches, t.max_completion_length, t.num_generations, share
+    )
+    half = t.bf16 and t.deepspeed > 0  # otherwise the weights stay fp32 (repro.arm.trainable)
+    return memory.peak(
+        memory.stages(
+            sizes, load, "packed", dtype=2 if half else 4, ranks=gpus, zero=t.deepspeed,
+            checkpointing=t.gradient_checkpointing, trained=trained,
+        )
+    )  # fmt: skip
+
+
+def _asked(recipe: Recipe, mean: float) -> Asked:
+    view, t = recipe.view, recipe.trainer
+    seen = cost.clip(view.max_frames, view.min_pixels, view.max_pixels)
+    longest = float(t.max_completion_length)
+    return Asked(seen, recipe.cost.text_tokens or 0, t.num_generations, mean, longest)
+
+
+@dataclass(frozen=True)
+class _Case:
+    recipe: Recipe
+    sizes: Sizes
+    card: GPU
+    hardware: Hardware
+
+    def _speed(self, vllm: bool) -> Speed:
+        base = cost.SAMPLERS["vllm" if vllm else "transformers"]
+        return Speed(self.hardware.efficiency, base.overhead, base.reach)
+
+    def _stage(
+        self, stage: str, what: str, work: Work, seconds: float, peak: tuple[str, float],
+        parallel: int,
+    ) -> StageBill:  # fmt: skip
+        needed = peak[1] / GIB
+        return StageBill(
+            stage, what, work.tokens, work.patches, work.flop / 1e18, needed, peak[0],
+            needed <= ROOM * self.card.gib, seconds / 3600, seconds / 3600 / parallel,
+        )  # fmt: skip
+
+    # --- training
+
+    def train(self, arm: Arm, seeds: int) -> StageBill:
+        """All seeds of an arm, one after another on all cards."""
+        t, gpus = arm.trainer, self.hardware.gpus
+        work = self.step(arm)
+        seconds = t.max_steps * seeds * self._step_seconds(arm)
+        peak = train_peak(self.recipe, t, self.sizes, gpus)
+        what = f"{arm.name}: {t.max_steps} steps x {seeds} seeds"
+        done = work * (t.max_steps * seeds)
+        return self._stage("train", what, done, seconds * gpus, peak, gpus)
+
+    def step(self, arm: Arm) -> Work:
+        """One optimizer step over all cards; sampling steps are counted by `_step_seconds`."""
+        share = self.recipe.cost.image_share or 0.0
+        mixed = self._prompt(arm, image=False) * (1 - share) + self._prompt(arm, image=True) * share
+        return mixed * arm.trainer.prompts_per_step
+
+    def _prompt(self, arm: Arm, *, image: bool) -> Work:
+        t, ratios, method = arm.trainer, arm.switches.ratios, arm.method
+        counted = method in ("ktr", "random")
+        view = self.recipe.view
+        asked = _asked(self.recipe, self.recipe.cost.completion_tokens or 0)
+        if image:
+            seen = cost.clip(1, view.min_pixels, view.max_pixels)
+            asked = Asked(seen, asked.text, asked.generations, asked.mean, asked.longest)
+        passes = cost.prompt_work(
+            self.sizes, asked, kl=t.beta > 0, visual=counted and ratios.visual > 0,
+            temporal=counted and ratios.temporal > 0 and not image,
+            auxiliary=method == "t_grpo" and not image, checkpointing=t.gradient_checkpointing,
+        )  # fmt: skip
+        return cost.summed(passes.values())
+
+    def _step_seconds(self, arm: Arm) -> float:
+        """A card's prompts are sampled together, part by part, and computed one after another."""
+        t, gpus = arm.trainer, self.hardware.gpus
+        work, rounds = self.step(arm), 2 if arm.method == "t_grpo" else 1
+        own = Work(
+            flop=work.flop / gpus,
+            steps=rounds * t.gradient_accumulation_steps * t.max_completion_length,
+        )
+        return own.seconds(self.sizes, self.card, self._speed(t.use_vllm))
+
+    def sft(self) -> StageBill:
+        """The cold start: fp32 weights whole on every card, which takes its share of a batch."""
+        s, gpus = self.recipe.sft, self.hardware.gpus
+        assert s is not None
+        mean = float(self.recipe.cost.completion_tokens or 0)
+        seen = cost.clip(
+            self.recipe.view.max_frames, self.recipe.view.min_pixels, self.recipe.view.max_pixels
+        )
+        asked = Asked(seen, self.recipe.cost.text_tokens or 0, 1, mean, mean)
+        records = s.max_steps * s.per_device_train_batch_size * s.gradient_accumulation_steps
+        work = cost.sft_work(self.sizes, asked, checkpointing=s.gradient_checkpointing) * records
+        load = memory.Load(asked.prompt, seen.patches, int(mean), 1, s.per_device_train_batch_size)
+        stages = memory.stages(
+            self.sizes, load, "packed", dtype=4, zero=0, checkpointing=s.gradient_checkpointing,
+        )  # fmt: skip
+        kept = {name: stages[name] for name in ("backward", "optimizer")}
+        for parts in kept.values():
+            del parts["reference"]
+        seconds = work.seconds(self.sizes, self.card, self._speed(False))
+        what = f"cold start: {s.max_steps} steps, on request"
+        return self._stage("sft", what, work, seconds, memory.peak(kept), gpus)
+
+    # --- evaluation
+
+    def cells(self, arms: Sequence[str], seeds: Sequence[int]) -> list[CellBill]:
+        """Every benchmark at every number of frames, by stage and what is asked."""
+        s = self.recipe.scoring
+        if s is None:
+            return []
+        found: dict[tuple[str, str, str, int], list[tuple[Work, float]]] = {}
+
+        def add(stage: str, what: str, arm: str | None, batches: Sequence[int]) -> None:
+            for asking in grid(self.recipe, arm):
+                key = (stage, what, asking.benchmark, asking.protocol.max_frames)
+                found.setdefault(key, []).extend(self._asking(asking, b) for b in batches)
+
+        for weights in (s.released, self.recipe.model.id):
+            add("score-released", weights, None, s.batches)
+        for name in arms:
+            add("eval", f"{name} x {len(seeds)} seeds", name, s.batches[:1] * len(seeds))
+        return [
+            CellBill(*key, len(runs), cost.summed(work for work, _ in runs),
+                     sum(seconds for _, seconds in runs) / 3600)
+            for key, runs in found.items()
+        ]  # fmt: skip
+
+    def _asking(self, asking: Asking, batch: int) -> tuple[Work, float]:
+        s = self.recipe.scoring
+        assert s is not None
+        law = asking.protocol
+        seen = cost.clip(law.max_frames, law.min_pixels, law.max_pixels)
+        reply = float(self.recipe.cost.reply_tokens or law.decoding.max_new_tokens)
+        asked = Asked(
+            seen, self.recipe.cost.text_tokens or 0, 1, reply, float(law.decoding.max_new_tokens)
+        )
+        work = cost.question_work(self.sizes, asked, batch) * (asking.questions or _GUESS)
+        return work, work.seconds(self.sizes, self.card, self._speed(s.engine == "vllm"))
+
+    def answered(self, stage: str, cells: Sequence[CellBill]) -> StageBill:
+        """All evaluations of a stage, each on one card."""
+        own = [cell for cell in cells if cell.stage == stage]
+        seconds = 3600 * sum(cell.gpu_hours for cell in own)
+        what = f"{sum(cell.runs for cell in own)} runs of a benchmark"
+        work = cost.summed(cell.work for cell in own)
+        return self._stage(stage, what, work, seconds, self._answering(), self.hardware.gpus)
+
+    def _answering(self) -> tuple[str, float]:
+        """Weights, and one question's cache and activations at the most frames."""
+        s = self.recipe.scoring
+        frames, pixels = (max(s.frames), max(s.max_pixels)) if s else (0, 0)
+        seen = cost.clip(frames, self.recipe.view.min_pixels, pixels)
+        tokens = seen.tokens + (self.recipe.cost.text_tokens or 0) + 1024
+        cache = tokens * self.sizes.layers * 2 * self.sizes.kv * 2
+        layer = tokens * memory.layer_bytes(self.sizes, 2)
+        block = seen.patches * memory.block_bytes(self.sizes, 2)
+        return "prefill", 2.0 * self.sizes.parameters + cache + max(layer, block)
+
+    def disk(self, runs: int, downloads: Sequence[Download]) -> float:
+        """Downloads of known size, final weights of every run, and one run's checkpoints."""
+        state = 14 * self.sizes.parameters  # bf16 weights, fp32 weights and two moments
+        final = 2 * self.sizes.parameters * runs
+        known = sum(d.bytes or 0 for d in downloads)
+        return (known + final + CHECKPOINTS * state) / GIB
+
+
+#: Questions of a file that nobody has counted, for the bill alone: those of Video-MME (chosen).
+_GUESS = 2700

@@ -231,7 +231,8 @@ class Scoring:
     checkpoint is asked beside them. protocol: of evals.protocols; every benchmark (`NAME` or
     `NAME/SUBSET`) is asked under it at each of frames x max_pixels, and those in `own_words` also
     with `own_prompt` and read by `own_grader`, in all combinations. seeds, batches: one re-score
-    each, in pairs; a trained arm is asked once, under its training seed and the first batch.
+    each, in pairs; a trained arm is asked once, under its training seed and the first batch, and
+    arms other than `arm` only at `trained_frames`.
     """
 
     released: str
@@ -240,6 +241,7 @@ class Scoring:
     protocol: str
     benchmarks: tuple[str, ...]
     frames: tuple[int, ...]
+    trained_frames: tuple[int, ...]
     max_pixels: tuple[int, ...]
     own_words: tuple[str, ...]
     own_prompt: str
@@ -251,13 +253,22 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Cost:
-    """What `repro plan` counts with; None means unknown. step_seconds: one arm alone."""
+    """What `repro plan` counts with; None means unknown. step_seconds: one arm alone.
+
+    Tokens of a prompt besides its clip, of a completion, and of an evaluated reply; image_share:
+    of the training records. With them, and a model of known architecture, the plan computes the
+    rest (repro.core.cost).
+    """
 
     hardware: str
     step_seconds: float | None
     evaluation_seconds: float | None
     memory_gib: float | None
     download_gib: float | None
+    text_tokens: int | None = None
+    completion_tokens: int | None = None
+    reply_tokens: int | None = None
+    image_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Left out: gathering sharded weights, the optimizer's own arithmetic, decoding fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -196,9 +196,10 @@ class Asked:
 
 
 def group_pass(sizes: Sizes, asked: Asked, prompt: float, share: float = 1.0) -> Work:
-    """A packed forward: the prompt once, `share` of the completions behind it, all scored."""
-    drawn = share * asked.generations * asked.mean
-    body = forward(sizes, drawn, prompt + asked.mean / 2, scored=drawn)
+    """A packed forward: the prompt once, `share` of the completions behind it, all scored; a
+    completion's last token is not forwarded."""
+    rows = share * asked.generations
+    body = forward(sizes, rows * (asked.mean - 1), prompt + asked.mean / 2, rows * asked.mean)
     return forward(sizes, prompt, prompt / 2) + body
 
 
@@ -239,9 +240,6 @@ def question_work(sizes: Sizes, asked: Asked, batch: int) -> Work:
     return Work(drawn.tokens, drawn.patches, drawn.flop, asked.longest / batch)
 
 
-def total(parts: Mapping[str, Work]) -> Work:
-    """The sum of some works."""
-    found = Work()
-    for part in parts.values():
-        found = found + part
-    return found
+def summed(works: Iterable[Work]) -> Work:
+    """All of them together."""
+    return sum(works, Work())

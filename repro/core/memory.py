@@ -73,35 +73,59 @@ KNOWN = {"Qwen2.5-VL-7B": QWEN_7B, "Qwen2.5-VL-3B": QWEN_3B}
 
 @dataclass(frozen=True)
 class Load:
-    """One prompt of `prompt` tokens over `patches`, and G `generations` of `completion` tokens."""
+    """What one device works on at once: `prompts` prompts, each of `prompt` tokens over `patches`,
+    with G `generations` of `completion` tokens."""
 
     prompt: int
     patches: int
     completion: int
     generations: int
+    prompts: int = 1
 
     def tokens(self, path: Path) -> int:
         """Language-model tokens of a scoring pass; a completion's last token is not forwarded."""
-        body = self.generations * (self.completion - 1)
+        body = self.prompts * self.generations * (self.completion - 1)
         return body + self.prompt * self.copies(path)
 
     def copies(self, path: Path) -> int:
-        """How often a pass forwards the prompt and encodes its clip."""
-        return 1 if path == "packed" else self.generations
+        """How many prompts a pass forwards and how many clips it encodes."""
+        return self.prompts * (1 if path == "packed" else self.generations)
+
+    @property
+    def rows(self) -> int:
+        """Completions."""
+        return self.prompts * self.generations
+
+    def longest_row(self, path: Path) -> int:
+        """Tokens of one row, which a mask is as wide as."""
+        return self.tokens(path) // (self.prompts if path == "packed" else self.rows)
 
 
 #: 16 frames of 224 x 420 pixels (ktr.md 1.2), 230 text tokens, the longest completions allowed.
 KTR_7B = Load(prompt=960 + 230, patches=8 * 16 * 30, completion=768, generations=8)
 
 
-def static(sizes: Sizes, *, dtype: int = 2, ranks: int = 1) -> Parts:
-    """What lives from step to step, on each of `ranks` that share it (ZeRO-3).
+def static(
+    sizes: Sizes, *, dtype: int = 2, ranks: int = 1, zero: int = 3, trained: int | None = None
+) -> Parts:
+    """What lives from step to step on each of `ranks` that share what their ZeRO stage says: Adam
+    from stage 1, gradients from 2, weights and reference at 3.
 
-    Adam holds two fp32 moments and, beside half-precision weights, an fp32 copy of them.
+    Adam holds two fp32 moments and, beside half-precision weights, an fp32 copy of them. trained:
+    parameters that are; None for all. Under adapters the reference is the model without them.
     """
-    n = sizes.parameters / ranks
+    n = sizes.parameters / (ranks if zero == 3 else 1)
+    moments = (trained or sizes.parameters) / (ranks if zero else 1)
     adam = FP32 * (2 if dtype == FP32 else 3)
-    return {"weights": n * dtype, "reference": n * dtype, "Adam": n * adam}
+    reference = {} if trained else {"reference": n * dtype}
+    return {"weights": n * dtype, **reference, "Adam": moments * adam}
+
+
+def adapters(sizes: Sizes, rank: int) -> int:
+    """Parameters of LoRA on every linear layer of the language model."""
+    h, kv, i = sizes.hidden, sizes.kv, sizes.intermediate
+    shapes = ((h, h), (h, kv), (h, kv), (h, h), (h, i), (h, i), (i, h))
+    return sizes.layers * rank * sum(a + b for a, b in shapes)
 
 
 def activations(
@@ -119,7 +143,8 @@ def activations(
     FlexAttention's block mask is too small to count.
     """
     tokens, patches = load.tokens(path), load.patches * load.copies(path)
-    mask = dtype * tokens**2 if path == "packed" and kernel == "sdpa" else 0
+    row = load.longest_row(path)
+    mask = dtype * load.prompts * row**2 if path == "packed" and kernel == "sdpa" else 0
     layer = tokens * layer_bytes(sizes, dtype) + mask
     block = patches * block_bytes(sizes, dtype)
     if not checkpointing:
@@ -137,7 +162,7 @@ def head(sizes: Sizes, load: Load, path: Path, stage: str, *, dtype: int = 2) ->
     copies = LOGITS[path][stage]
     if path == "plain":
         return {"logits": copies * load.tokens(path) * sizes.vocab * dtype}
-    rows = min(CHUNK, load.generations * load.completion)
+    rows = min(CHUNK, load.rows * load.completion)
     cast = (dtype != FP32) + (stage == "backward")
     return {
         "logits": copies * rows * sizes.vocab * FP32,
@@ -153,18 +178,21 @@ def stages(
     dtype: int = 2,
     checkpointing: bool = True,
     ranks: int = 1,
+    zero: int = 3,
+    trained: int | None = None,
 ) -> dict[str, Parts]:
-    """Peak of each stage of a KTR step by what holds it, in bytes per device; one prompt each.
+    """Peak of each stage of a KTR step by what holds it, in bytes per device.
 
     packed: this trainer, whose policy features are made before sampling and shared with it. plain:
     the released schedule, G copies of everything.
     """
-    fixed = static(sizes, dtype=dtype, ranks=ranks)
-    gradients = {"gradients": sizes.parameters / ranks * dtype}  # born in backward
+    fixed = static(sizes, dtype=dtype, ranks=ranks, zero=zero, trained=trained)
+    born = (trained or sizes.parameters) / (ranks if zero >= 2 else 1)
+    gradients = {"gradients": born * dtype}  # born in backward
     kept = activations(sizes, load, path, dtype=dtype, checkpointing=checkpointing)
     passing = {"one layer": load.tokens(path) * layer_bytes(sizes, dtype)}
     prefill = load.prompt * load.copies(path) * layer_bytes(sizes, dtype)
-    cache = load.generations * (load.prompt + load.completion) * sizes.layers * 2 * sizes.kv * dtype
+    cache = load.rows * (load.prompt + load.completion) * sizes.layers * 2 * sizes.kv * dtype
     heads = {name: head(sizes, load, path, name, dtype=dtype) for name in LOGITS[path]}
     seen = {"vision tower": kept["vision tower"]} if path == "packed" else {}
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-import made
-
-from evals import archive, benchmarks, models, protocols
+from evals import archive, benchmarks, made, models, protocols
 from evals.aggregate import aggregate, headline
 from evals.benchmarks import Benchmark, mmvu, mvbench, videommmu
 from evals.benchmarks._records import Files, Record

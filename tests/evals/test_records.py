@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-import made
-
+from evals import made
 from evals.benchmarks._records import BadGold, Files, Record, lettered, written
 from evals.errors import BadInput
 from evals.extract import option_texts

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evals"))
-import made
-
-from evals import benchmarks, protocols
+from evals import benchmarks, made, protocols
 from repro.cli import cli
 
 
