@@ -182,7 +182,7 @@ def tempcompass(root: Path) -> None:
     ask("yes_no", [{"question": "Is he running?", "answer": a} for a in ("yes", "no", "yes")])
     matching = []
     for label, (one, two) in zip(
-        ("Option", "Sentence", "Caption"), ("12", "AB", "AB"), strict=True
+        ("Option", "Sentence", "Caption"), (("1", "2"), ("A", "B"), ("A", "B")), strict=True
     ):
         texts = {one: "He runs.", two: "He sits."}
         for right in texts:

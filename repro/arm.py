@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evals import benchmarks
 from evals.benchmarks import Benchmark
 from evals.errors import BadInput
-from repro import folder
+from repro import folder, training, weights
 from repro.exits import Interrupted
 from repro.recipe import Recipe, papers
 from repro.recipe import Trainer as Settings
@@ -118,18 +118,15 @@ def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
         if not (shipped / "config.json").exists():
             raise BadInput(f"{shipped} is missing; `repro tiny build` makes it")
         return shipped
-    found = Path(recipe.model.id)
-    if not found.is_dir():
-        raise BadInput(
-            f"{recipe.model.id} is not a folder on this machine; download it at its pinned "
-            "revision and name it with --model"
-        )
-    return found
+    return weights.located(recipe.model.id)
 
 
 def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmark:
-    if data is None:
+    if data is None and recipe.data.records in benchmarks.NAMES:
         return benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
+    if data is None:
+        data, folder = training.located(recipe.paper)
+        videos = videos or folder
     return benchmarks.load("jsonl", data=data, root=videos)
 
 

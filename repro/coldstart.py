@@ -31,6 +31,7 @@ from repro.arm import (
     versions,
 )
 from repro.recipe import SFT, Recipe
+from repro.training import RECORDS
 
 SCRATCH = "scratch"
 NAME = "sft"
@@ -93,10 +94,13 @@ def _records(settings: SFT, data: Path | None, videos: Path | None) -> tuple[Pat
     if data is not None:
         return data, videos or data.parent
     if settings.data.records != "microworld":
-        raise BadInput(
-            f"{settings.data.records} is not on this machine; download it, then name its file "
-            "with --data and the folder of its media with --videos"
-        )
+        folder = benchmarks.data_root(settings.data.records)
+        if not (folder / RECORDS).is_file():
+            raise BadInput(
+                f"{folder / RECORDS} is missing: put {settings.data.records} there, or name its "
+                "file with --data and the folder of its media with --videos"
+            )
+        return folder / RECORDS, folder
     made = microworld.make(settings.data.split, cache=videos)
     return made / "records.json", made
 
