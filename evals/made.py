@@ -136,7 +136,7 @@ def videommmu(root: Path) -> None:
 
 
 def mmvu(root: Path) -> None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, (gold, texts) in enumerate(choices(8, 5)):
         choice = i < 6
         rows.append({

@@ -19,7 +19,7 @@ from typing import Any
 from evals import benchmarks, microworld
 from evals.benchmarks import file_hash
 from evals.errors import BadInput
-from repro import folder
+from repro import folder, training
 from repro.arm import (
     Progress,
     check_same,
@@ -31,7 +31,6 @@ from repro.arm import (
     versions,
 )
 from repro.recipe import SFT, Recipe
-from repro.training import RECORDS
 
 SCRATCH = "scratch"
 NAME = "sft"
@@ -94,13 +93,7 @@ def _records(settings: SFT, data: Path | None, videos: Path | None) -> tuple[Pat
     if data is not None:
         return data, videos or data.parent
     if settings.data.records != "microworld":
-        folder = benchmarks.data_root(settings.data.records)
-        if not (folder / RECORDS).is_file():
-            raise BadInput(
-                f"{folder / RECORDS} is missing: put {settings.data.records} there, or name its "
-                "file with --data and the folder of its media with --videos"
-            )
-        return folder / RECORDS, folder
+        return training.place(settings.data.records)
     made = microworld.make(settings.data.split, cache=videos)
     return made / "records.json", made
 

@@ -19,13 +19,14 @@ that nobody can draw again comes from a published copy; without one it is left o
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evals import benchmarks, video
+from evals import video
 from evals.benchmarks import jsonl
 from evals.benchmarks._records import Record, lettered
 from evals.errors import BadInput, Undecodable
@@ -331,15 +332,18 @@ def told(manifest: Manifest) -> str:
 
 
 def located(paper: str) -> tuple[Path, Path]:
-    """The file that training reads and the folder of its media, `$REELPROOF_DATA/<paper>-train`.
+    """The file of records that training reads and the folder of its media, below
+    `$REELPROOF_DATA/<paper>-train`. Raises BadInput saying which command makes it."""
+    return place(f"{paper}-train", f"repro data build {paper} --published FILE writes it there")
 
-    Raises BadInput saying which command makes it.
-    """
-    folder = benchmarks.data_root(f"{paper}-train")
-    file = folder / RECORDS
-    if not file.is_file():
+
+def place(name: str, how: str = "put it there") -> tuple[Path, Path]:
+    """`$REELPROOF_DATA/<name>/records.json` and its folder. Raises BadInput where it is not."""
+    root = os.environ.get("REELPROOF_DATA")
+    folder = Path(root or "$REELPROOF_DATA") / name
+    if root is None or not (folder / RECORDS).is_file():
         raise BadInput(
-            f"{file} is missing: repro data build {paper} --published FILE writes it (or name your "
-            "own records with --data and the folder of their media with --videos)"
+            f"{name} is not on this machine ({folder / RECORDS}): {how}, or name your own records "
+            "with --data and the folder of their media with --videos"
         )
-    return file, folder
+    return folder / RECORDS, folder

@@ -205,7 +205,7 @@ def test_the_commands(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_training_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
-    with pytest.raises(BadInput, match=r"records.json is missing: repro data build ktr"):
+    with pytest.raises(BadInput, match=r"records.json\): repro data build ktr"):
         training.located("ktr")
     made.save(tmp_path / "ktr-train" / "records.json", [])
     assert training.located("ktr") == (
