@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from repro import exits
+from repro.cli_container import container
 from repro.cli_data import data
 from repro.cli_eval import eval_
 from repro.cli_ledger import compare, gate, ledger_, regress
@@ -234,7 +235,7 @@ def tiny_build(paper: str, out: Path | None, as_json: bool) -> None:
 
 for command in (
     list_, data, reproduce, train, eval_, score, report, compare, verify, gate, regress, ledger_,
-    export,
+    export, container,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,0 +1,121 @@
+# The images of ReelProof: `repro container build cpu`, `eval` or `train`.
+#
+#   cpu    micro profile and tests. Classic syntax, few layers: an engine without BuildKit builds it
+#   eval   scoring on a GPU          train  training on a GPU. Both need BuildKit
+#
+# docker/bases.lock pins the bases; `repro container build` passes tag and digest. Where packages
+# come from is pip's own business: its PIP_* settings, or a pip.conf as BuildKit's secret.
+
+ARG CPU_BASE=debian:bookworm-slim
+ARG EVAL_BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
+ARG TRAIN_BASE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
+
+# --- cpu: Debian 12, Python 3.11 ----------------------------------------------------------------
+
+FROM ${CPU_BASE} AS cpu-python
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates make python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM cpu-python AS cpu-build
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_TRUSTED_HOST
+ARG PIP_CERT
+COPY requirements docker/venv.sh /build/
+RUN sh /build/venv.sh cpu.lock
+
+FROM cpu-python AS cpu
+COPY --from=cpu-build /opt/venv /opt/venv
+COPY . /opt/reelproof
+RUN python3 /opt/reelproof/docker/finish.py
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
+    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
+    USER=reelproof
+VOLUME ["/cache", "/runs"]
+# The default --out is runs/..., so that it lands in the volume.
+WORKDIR /
+USER 65532:65532
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["repro"]
+CMD ["--help"]
+ARG REVISION=
+ARG CREATED=
+ENV REELPROOF_REVISION=$REVISION
+LABEL org.opencontainers.image.title="reelproof cpu" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
+
+# --- eval and train: Ubuntu 24.04, Python 3.12, CUDA 13 ------------------------------------------
+
+FROM ${TRAIN_BASE} AS cuda-build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+       ca-certificates g++ gcc python3 python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements docker/venv.sh /build/
+
+FROM cuda-build AS eval-build
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_TRUSTED_HOST
+ARG PIP_CERT
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh eval.lock
+
+FROM eval-build AS train-build
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh train.lock
+
+# gcc and Python's headers: Triton compiles its launchers when a kernel first runs.
+FROM ${EVAL_BASE} AS eval
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+       ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=eval-build /opt/venv /opt/venv
+COPY . /opt/reelproof
+RUN python3 /opt/reelproof/docker/finish.py
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
+    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
+    USER=reelproof \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
+VOLUME ["/cache", "/runs"]
+WORKDIR /
+USER 65532:65532
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["repro"]
+CMD ["--help"]
+ARG REVISION=
+ARG CREATED=
+ENV REELPROOF_REVISION=$REVISION
+LABEL org.opencontainers.image.title="reelproof eval" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
+
+# nvcc stays: DeepSpeed compiles its optimizers when they are first used.
+FROM cuda-build AS train
+COPY --from=train-build /opt/venv /opt/venv
+COPY . /opt/reelproof
+RUN python3 /opt/reelproof/docker/finish.py
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
+    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
+    USER=reelproof \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
+VOLUME ["/cache", "/runs"]
+WORKDIR /
+USER 65532:65532
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["repro"]
+CMD ["--help"]
+ARG REVISION=
+ARG CREATED=
+ENV REELPROOF_REVISION=$REVISION
+LABEL org.opencontainers.image.title="reelproof train" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
