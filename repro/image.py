@@ -61,7 +61,7 @@ def build(
         "CREATED": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     name = tag or container.image(target)
-    with _sources(dict(os.environ)) as (pip, local):
+    with sources(dict(os.environ)) as (pip, local):
         argv = ["docker", "build", "--target", target, "--tag", name,
                 "--network", "host" if local else network]  # fmt: skip
         for key, value in {**settings, **pip}.items():
@@ -93,7 +93,7 @@ def _fit(
 
 
 @contextmanager
-def _sources(environ: Mapping[str, str]) -> Iterator[tuple[dict[str, str], bool]]:
+def sources(environ: Mapping[str, str]) -> Iterator[tuple[dict[str, str], bool]]:
     """pip's settings for the build, and whether one needs this machine's own network.
 
     A folder of wheels is out of a build's sight: it is served on the loopback meanwhile.
