@@ -2,7 +2,8 @@
 
 A member is named by a path that leads through its archive, `root/videos.zip/videos/a.mp4`; `local`
 turns that path into a file. Parts of a split tar (`x.tar.part.aa`, `.ab`, ...) are read as one.
-Refused: members that would leave the folder, links, devices, names that occur twice, encryption.
+Refused: members that would leave the folder, links, devices, names that occur twice, encryption,
+and zip bombs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from evals.errors import BadInput, EnvironmentFault, Undecodable
 
 #: Unpacked members are kept up to this many bytes (chosen); the oldest go first.
 BUDGET = 20 * 2**30
+#: What an archive may claim (chosen): files, bytes in all, and how far a large member may expand.
+MOST_FILES, MOST_BYTES, MOST_RATIO, SMALL = 2_000_000, 20 * 2**40, 200, 2**20
 _PART = re.compile(r"(?P<whole>.+\.tar)\.part[._]?(?P<part>[a-z]{2}|\d+)")
 _BLOCK = 1 << 20
 
@@ -65,11 +68,15 @@ def members(path: Path) -> Mapping[str, Member]:
 @lru_cache(maxsize=256)
 def _members(path: Path, size: int, changed: int) -> Mapping[str, Member]:
     found: dict[str, Member] = {}
+    total = 0
     for member in _zip_members(path) if kind(path) == "zip" else _tar_members(path):
         _check_name(member.name, path)
         if member.name in found:
             raise BadInput(f"{path} holds {member.name!r} twice; download it again")
         found[member.name] = member
+        total += member.size
+        if len(found) > MOST_FILES or total > MOST_BYTES:
+            raise BadInput(f"{path} claims more than {MOST_FILES:,} files or {MOST_BYTES:,} bytes")
     return found
 
 
@@ -81,6 +88,10 @@ def _zip_members(path: Path) -> Iterator[Member]:
                     raise BadInput(f"{path}: {info.filename!r} is encrypted")
                 if (info.external_attr >> 16) & 0o170000 == 0o120000:
                     raise BadInput(f"{path}: {info.filename!r} is a link; unpack it by hand")
+                if info.file_size > max(SMALL, MOST_RATIO * info.compress_size):
+                    raise BadInput(
+                        f"{path}: {info.filename!r} would expand {MOST_RATIO} times: a bomb"
+                    )
                 if not info.is_dir():
                     yield Member(info.orig_filename, info.file_size, crc=info.CRC)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:

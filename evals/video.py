@@ -28,6 +28,11 @@ from evals.types import Modality, Protocol, Sample, VideoClip
 
 #: What FFmpeg would also open: texts that name other files, text drawn as pictures, pictures.
 _NOT_FILMS = ("concat", "dash", "hls", "image2", "imf", "sdp", "tty")
+#: The only decoders that FFmpeg may start: old and rare ones are where files break out (chosen).
+CODECS = ("av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9")
+_DECODERS = ",".join((*CODECS, "libdav1d", "aac", "mp3"))
+#: Pixels of a frame: 4096 x 4096 (chosen).
+_LARGEST = 2**24
 #: The vision tower's resizing refuses pictures that are longer than this times their other side.
 _SLIMMEST = 200
 _PICTURES = (".jpg", ".jpeg", ".png")
@@ -56,7 +61,8 @@ def _open(path: Path) -> Any:
     import av
 
     # The prefix keeps FFmpeg from reading the "a:" of "a:b.mp4" as the name of a protocol.
-    return av.open(f"file:{path}")
+    options = {"codec_whitelist": _DECODERS, "protocol_whitelist": "file"}
+    return av.open(f"file:{path}", options=options)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ def contents(path: Path) -> Contents:
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
             context = stream.codec_context
+            _fit(context, path)
             times, keys, frames = _shown(container, stream, path)
             if frames < 1 or fps <= 0:
                 raise Undecodable(f"{path}: a video of {frames} frames at {fps:g} frames/s")
@@ -99,6 +106,15 @@ def contents(path: Path) -> Contents:
             return Contents(found, times, keys)
     except av.FFmpegError as error:
         raise Undecodable(f"{path}: not a readable video ({error.strerror})") from error
+
+
+def _fit(context: Any, path: Path) -> None:
+    """Raises Undecodable before anything is decoded by a codec, or at a size, that is refused."""
+    name = context.codec.canonical_name if context else "of an unknown codec"
+    if name not in CODECS:
+        raise Undecodable(f"{path}: {name} video is not opened; only {', '.join(CODECS)} are")
+    if context.width * context.height > _LARGEST:
+        raise Undecodable(f"{path}: frames of {context.width} x {context.height} are too large")
 
 
 def _shown(container: Any, stream: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, ...], int]:

@@ -244,6 +244,7 @@ def run(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     with engine() as client:
+        wanted["environment"]["REPRO_IMAGE"] = client.images.get(setting.image).id
         container = client.containers.create(**wanted)
         try:
             _stream(container, out or _writer(sys.stdout), err or _writer(sys.stderr))

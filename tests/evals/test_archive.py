@@ -166,3 +166,20 @@ def test_the_cache_keeps_within_its_budget(tmp_path: Path, monkeypatch: pytest.M
         os.utime(found.parent, ns=(n, n))
     left = {p.name for p in (tmp_path / "cache").rglob("*.mp4")}
     assert left == {"2.mp4", "3.mp4"}
+
+
+def test_a_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("a.mp4", bytes(50 * 2**20))
+    with pytest.raises(BadInput, match=r"a\.zip: 'a\.mp4' would expand 200 times"):
+        archive.members(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_FILES", 2), ("MOST_BYTES", 2 * len(DATA))])
+def test_more_than_an_archive_may_claim(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, limit, most)
+    assert len(archive.members(make_zip(tmp_path / "a.zip", "1.mp4", "2.mp4"))) == 2
+    with pytest.raises(BadInput, match="claims more than"):
+        archive.members(make_zip(tmp_path / "b.zip", "1.mp4", "2.mp4", "3.mp4"))

@@ -461,3 +461,37 @@ def test_a_film_in_a_zip(mp4: Writer, tmp_path: Path, monkeypatch: pytest.Monkey
         Clips(LAW).load(ask(tmp_path / "films.zip" / "d" / "none.mp4"))
     with pytest.raises(Undecodable, match="no such file"):
         Clips(LAW).load(ask(tmp_path / "none.zip" / "clip.mp4"))
+
+
+@pytest.mark.parametrize(("encoder", "name"), [("ffv1", "x.mkv"), ("mjpeg", "x.avi")])
+def test_a_codec_that_is_not_on_the_list(encoder: str, name: str, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream(encoder, rate=4)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
+        for n in (*range(4), None):
+            picture = np.full((64, 64, 3), 9, np.uint8)
+            frame = None if n is None else av.VideoFrame.from_ndarray(picture, format="rgb24")
+            out.mux(stream.encode(frame))
+    assert f"{encoder} video is not opened" in undecodable(tmp_path / name)
+
+
+def test_ffmpeg_starts_no_other_decoder(tmp_path: Path) -> None:
+    """Opening a file makes FFmpeg decode some of it: the list must hold there, not only after."""
+    with av.open(str(tmp_path / "x.flv"), "w") as out:
+        stream = out.add_stream("flv", rate=4)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    with av.open(str(tmp_path / "x.flv")) as free, video._open(tmp_path / "x.flv") as bound:
+        seen = [c.streams.video[0].codec_context.width for c in (free, bound)]
+    assert seen == [64, 0], "only a decoder finds the width of such a file"
+
+
+def test_frames_beyond_any_screen(mp4: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = mp4(numbered(4))
+    height, width = numbered(4).shape[1:3]
+    monkeypatch.setattr(video, "_LARGEST", height * width - 1)
+    assert f"{width} x {height} are too large" in undecodable(path)
