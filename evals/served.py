@@ -150,7 +150,8 @@ class Served:
                 continue
             if response.status_code == 200:
                 return _json(response, self.url)
-            why = f"answered {response.status_code}: {' '.join(response.text.split())[:200]}"
+            said = response.text.replace(key, "...") if key else response.text  # some repeat it
+            why = f"answered {response.status_code}: {' '.join(said.split())[:200]}"
             if response.status_code < 500 and response.status_code not in (408, 429):
                 raise BadInput(f"{self.url} {why}")
         raise EnvironmentFault(f"{self.url} {why} (tried {TRIES} times); see to the server")

@@ -238,6 +238,8 @@ def _engine(vlm: VLM, folder: str | Path, max_length: int, memory: float, sleep:
     threads = torch.get_num_threads()
     llm = LLM(
         model=str(folder),
+        load_format="safetensors",
+        trust_remote_code=False,
         dtype=str(vlm.compute or vlm.model.dtype).removeprefix("torch."),
         max_model_len=max_length,
         max_num_batched_tokens=max(8192, max_length),  # a clip must fit into one step

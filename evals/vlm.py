@@ -450,7 +450,9 @@ def _config(path: str | Path) -> Any:
 
     if not Path(path, "config.json").is_file():
         raise BadInput(f"{path} holds no checkpoint (config.json is missing)")
-    config = AutoConfig.from_pretrained(path)
+    if not any(Path(path).glob("*.safetensors")):
+        raise BadInput(f"{path} holds no weights as safetensors, and nothing else is loaded")
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if config.model_type not in KNOWN:
         raise BadInput(f"{path} is a {config.model_type} model; this reads {' and '.join(KNOWN)}")
     return config
@@ -462,11 +464,12 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> VL
 
     _config(path)
     model, found = AutoModelForImageTextToText.from_pretrained(
-        path, dtype=getattr(torch, dtype), output_loading_info=True
-    )
+        path, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True,
+        trust_remote_code=False,
+    )  # fmt: skip
     if missing := sorted(found["missing_keys"]):  # transformers would leave them random
         raise BadInput(f"{path} lacks {len(missing)} weights, {missing[0]} among them")
-    processor = AutoProcessor.from_pretrained(path)
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
     return VLM(model.to(device).eval(), processor)
 
 
@@ -480,4 +483,4 @@ def outline(path: str | Path) -> VLM:
     config = _config(path)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=config.dtype)
-    return VLM(model.eval(), AutoProcessor.from_pretrained(path))
+    return VLM(model.eval(), AutoProcessor.from_pretrained(path, trust_remote_code=False))

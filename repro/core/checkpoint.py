@@ -118,7 +118,9 @@ def load_weights(model: Any, folder: Path) -> None:
     Through from_pretrained, since save_pretrained writes the names of the hub's files, not the
     model's own. Raises ValueError if a weight is missing, left over or of another shape.
     """
-    saved, told = type(model).from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
+    saved, told = type(model).from_pretrained(
+        folder, dtype=model.dtype, output_loading_info=True, use_safetensors=True
+    )
     wrong = {kind: sorted(map(str, keys))[:3] for kind, keys in told.items() if keys}
     if wrong:
         raise ValueError(f"{folder} does not fit the model: {wrong}")
