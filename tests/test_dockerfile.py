@@ -164,7 +164,7 @@ def test_the_cpu_lock_is_the_cpu_set() -> None:
     wanted = {canonicalize_name(name): version.strip() for name, version in pins}
     found = locked("cpu.lock")
     added = found.keys() - wanted.keys()
-    assert added <= {"pip", "wheel"}, "run python requirements/lock.py"
+    assert added <= {"pip", "wheel"}, "pip install uv && python requirements/lock.py"
     assert {n: v for n, v in found.items() if n in wanted} == wanted, "run requirements/lock.py"
 
 
