@@ -450,11 +450,11 @@ def _config(path: str | Path) -> Any:
 
     if not Path(path, "config.json").is_file():
         raise BadInput(f"{path} holds no checkpoint (config.json is missing)")
-    if not any(Path(path).glob("*.safetensors")):
-        raise BadInput(f"{path} holds no weights as safetensors, and nothing else is loaded")
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if config.model_type not in KNOWN:
         raise BadInput(f"{path} is a {config.model_type} model; this reads {' and '.join(KNOWN)}")
+    if not any(Path(path).glob("*.safetensors")):
+        raise BadInput(f"{path} holds no weights as safetensors, and nothing else is loaded")
     return config
 
 
