@@ -15,6 +15,7 @@ from evals import run as run_module
 from evals.benchmarks import Benchmark
 from evals.errors import BadInput, BlindForward, EnvironmentFault
 from evals.models import Checkpoint, Model, Question, Scripted
+from evals.probes import NAMES
 from evals.run import Work, batches, evaluate, score, summary
 from evals.types import Decoding, Modality, Protocol, Reply, Row, Sample
 from evals.video import Clips
@@ -267,6 +268,18 @@ def test_resume_asks_only_what_is_missing(film: Path) -> None:
     assert again.asked == ["3", "4", "5"]  # their batch, so that its draws are the same
     again = Told(script)
     assert run(again, bench(*samples), whole) == whole and again.asked == []
+
+
+@pytest.mark.parametrize("probe", NAMES)
+def test_a_real_model_under_every_probe(
+    checkpoint: Checkpoint, film: Path, mp4: Writer, probe: str
+) -> None:
+    """One of the films has a single frame."""
+    single = mp4(np.full((1, 112, 112, 3), 90, np.uint8), name="single.mp4")
+    samples = [choice("a", film), choice("b", film), choice("one", single)]
+    rows = evaluate(checkpoint, bench(*samples), PROTOCOL_ONE, probe=probe, save_replies=True)
+    assert [r.id for r in rows] == ["a", "b", "one"] and all(r.tokens for r in rows)
+    assert {r.gold for r in rows} == ({"B"} if probe == "rotate-options" else {"A"})
 
 
 # --- films together, clips ahead, work counted ---------------------------------------------------
