@@ -165,7 +165,7 @@ class _Asker:
         self.model, self.protocol, self.clips = model, protocol, clips
         self.probe, self.work = probe, work
         self.replies = replies if model.identity is not None else None
-        self._pixels: dict[int, tuple[VideoClip, str]] = {}
+        self._pixels: dict[int, str] = {}
 
     def asked(self, sample: Sample) -> Sample:
         """The sample as the probe puts it."""
@@ -223,6 +223,7 @@ class _Asker:
         known: dict[int, list[Reply]] = {}
         keys: list[list[str]] = []
         if self.replies:
+            self._pixels.clear()
             keys = [self._keys(q) for q in questions]
             for place, own in enumerate(keys):
                 if (replies := self.replies.get(own)) is not None:
@@ -249,14 +250,12 @@ class _Asker:
         )  # fmt: skip
 
     def _digest(self, clip: VideoClip | None) -> str:
-        """Once per clip and batch; the clip is held so that its id stays its own."""
+        """Once per clip and piece of a batch, in which its id is its own."""
         if clip is None:
             return ""
         if id(clip) not in self._pixels:
-            if len(self._pixels) > 64:
-                self._pixels.clear()
-            self._pixels[id(clip)] = (clip, cache.pixels(clip))
-        return self._pixels[id(clip)][1]
+            self._pixels[id(clip)] = cache.pixels(clip)
+        return self._pixels[id(clip)]
 
 
 def _rows(sample: Sample, answer: Answers, protocol: Protocol, save: bool) -> list[Row]:
