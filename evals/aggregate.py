@@ -78,6 +78,18 @@ def aggregate(rows: Sequence[Row], card: Card | None, protocol: Protocol) -> Num
     return found
 
 
+def per_reply(rows: Sequence[Row], card: Card | None) -> dict[str, list[float]]:
+    """Further numbers of a benchmark as one value in 0..1 per row, each the mean over questions of
+    the mean over their replies; only those of `PER_REPLY` are means of that kind."""
+    asked = [_asked([row]) for row in rows]
+    found: dict[str, list[float]] = {}
+    for name in card.metrics if card else ():
+        if name in PER_REPLY:
+            values = [METRICS[name]([q]) for q in asked]
+            found |= {key: [v[key] for v in values] for key in values[0]}
+    return found
+
+
 def headline(rows: Sequence[Row], card: Card | None, protocol: Protocol) -> tuple[str, float]:
     """The number that the protocol puts first. Raises BadInput when the rows do not have it."""
     found = aggregate(rows, card, protocol)
@@ -238,3 +250,6 @@ METRICS: Mapping[str, Metric] = {
     "grounded qa": _grounded_qa,
     "all pairs": _pairs,
 }
+
+#: Metrics that are means over questions of means over replies, so that rows can carry them.
+PER_REPLY = ("grounding", "grounded qa")

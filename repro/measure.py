@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import benchmarks, models, protocols
-from evals.aggregate import aggregate
+from evals.aggregate import aggregate, per_reply
 from evals.benchmarks import Benchmark
 from evals.decoding import Decoding
 from evals.errors import BadInput, EnvironmentFault
@@ -29,7 +29,7 @@ from evals.replies import ReplyCache
 from evals.rows import RowFile
 from evals.run import Work, stream, summary
 from evals.types import Decoding as Drawing
-from evals.types import Protocol, Row
+from evals.types import Outcome, Protocol, Row
 from repro import __version__, machine
 from repro.arm import start_checkpoint
 from repro.folder import write_json
@@ -205,9 +205,27 @@ def measure(
         curves=out / ledger.CURVES if trained else None,
         tokens=out / ledger.TOKENS if trained and (out / ledger.TOKENS).exists() else None,
     )  # fmt: skip
+    _further(record, rows, benchmark, out)
     write_json(out / WORK, _cost(work, rows, means.decoding))
     part.path.unlink()
     return run
+
+
+def _further(record: dict[str, Any], rows: Sequence[Row], benchmark: Benchmark, out: Path) -> None:
+    """A run of its own for every further number that papers print of these rows (mIoU, R1@0.3,
+    Acc@QA ...): the same replies, scored otherwise, in `out`/METRIC."""
+    for name, values in per_reply(rows, benchmark.card).items():
+        scored = [
+            replace(row, score=value, outcome=_graded(row, value))
+            for row, value in zip(rows, values, strict=True)
+        ]
+        own = {**record, "metric": name}
+        ledger.write(own, [asdict(row) for row in scored], out / filing.plain(name))
+
+
+def _graded(row: Row, value: float) -> str:
+    answered = row.outcome in (Outcome.CORRECT, Outcome.WRONG)
+    return (Outcome.CORRECT if value >= 1 else Outcome.WRONG).value if answered else row.outcome
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A run that ended in an error of its environment is filed too, as its reason.
 
     micro    <paper>/<benchmark>/<arm>-s<seed>[-greedy][-<probe>]
-    others   <paper>/<benchmark>/<model>@<revision, 8>-<protocol, 8>-s<seed>-<n>
+    others   <paper>/<benchmark>/<model>@<revision, 8>-<protocol, 8>-s<seed>-<n>[-<metric>]
 
 Records come from other hosts and from strangers: nothing in one is believed that its rows can say.
 """
@@ -43,7 +43,8 @@ def place(run: Run) -> Path:
         return cell / f"{record.arm}-s{record.seed}{how}"
     name = plain(record.model["id"] or "")
     revision = (record.model["revision"] or record.model["sha256"] or "unknown")[:8]
-    return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}"
+    metric = "" if record.metric == "accuracy" else f"-{plain(record.metric)}"
+    return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}{metric}"
 
 
 def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[Filed]:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from evals import made
 from evals.benchmarks import Benchmark, load
 from evals.errors import BadInput
 from evals.models import Question, Scripted
 from evals.types import Decoding, Protocol, Reply
 from repro.measure import PART, Label, Weights, measure
+from results import filing, ledger
 from results.ledger import ROWS
 
 LABEL = Label("ktr", "micro", "random", 0)
@@ -91,3 +93,38 @@ def test_curves_are_filed_with_a_trained_arm(benchmark_: Benchmark, tmp_path: Pa
     ask(Watched(), benchmark_, out)
     record = json.loads((out / "record.json").read_text())
     assert record["curves"]["path"] == "metrics.jsonl" and record["tokens"] is None
+
+
+class Halves(Scripted):
+    """Names the first half of the true segment: IoU and IoP are 0.5 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__("oracle")
+
+    def answer(
+        self, questions: Sequence[Question], protocol: Protocol, decoding: Decoding
+    ) -> list[list[Reply]]:
+        said = []
+        for question in questions:
+            start, end = json.loads(question.sample.gold)
+            said.append([Reply(f"<answer>[{start}, {(start + end) / 2}]</answer>", 3)])
+        return said
+
+
+def test_the_further_numbers_of_a_benchmark_are_runs_of_their_own(tmp_path: Path) -> None:
+    root = made.make("charades_sta", tmp_path / "data")
+    loaded = load("charades_sta", root=root)
+    protocol = Protocol("test", grader="strict")
+    label, out = Label("temporal_r1", "paper", "halves", 0), tmp_path / "out"
+    out.mkdir()
+    run = measure(Halves(), Weights("halves"), loaded, protocol, label, out)
+    assert run.record.metric == "accuracy" and run.record.score == 1.0  # R1@0.5
+    runs = {r.record.metric: r for r in ledger.load(out)}
+    assert {m: r.record.score for m, r in runs.items()} == {
+        "accuracy": 1.0, "mIoU": 0.5, "R1@0.3": 1.0, "R1@0.5": 1.0, "R1@0.7": 0.0
+    }  # fmt: skip
+    assert all(not ledger.verify(r) for r in runs.values())
+    places = {filing.place(r).name for r in runs.values()}
+    assert len(places) == 5 and sum(p.endswith("-mIoU") for p in places) == 1
+    filed = filing.add(out, tmp_path / "ledger")
+    assert [f.word for f in filed] == ["filed"] * 5
