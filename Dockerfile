@@ -42,7 +42,7 @@ ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
 ARG CREATED=
-ENV REELPROOF_REVISION=$REVISION
+ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$REVISION" \
@@ -90,7 +90,7 @@ ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
 ARG CREATED=
-ENV REELPROOF_REVISION=$REVISION
+ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof eval" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$REVISION" \
@@ -114,7 +114,7 @@ ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
 ARG CREATED=
-ENV REELPROOF_REVISION=$REVISION
+ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof train" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$REVISION" \

@@ -66,32 +66,43 @@ def cli() -> None:
 
 
 @cli.command()
+@click.option("--recipe", help="Also what this paper needs.  [default: all, with --profile]")
+@profile_option
 @click.option(
     "--out", type=PATH, default=Path("runs"), show_default=True, help="Where runs would go."
 )
 @json_option
-def doctor(out: Path, as_json: bool) -> None:
+def doctor(recipe: str | None, profile: str, out: Path, as_json: bool) -> None:
     """What this machine can run, and what mends the rest.
 
-    Exit code 4 if the micro profile cannot run.
+    It decodes a film and lets the student look at one; a recipe for GPUs is held against driver,
+    devices, memory, disk, token and data. Exit code 4 if something needed is missing.
 
     \b
-    Example:
+    Examples:
       repro doctor
+      repro doctor --profile paper --recipe ktr
     """
     from repro import doctor as house
+    from repro import doctor_gpu
+    from repro.recipe import Recipe, papers
 
+    asked = [recipe] if recipe else list(papers()) if profile != "micro" else []
+    chosen = [Recipe.load(name, profile) for name in asked]
     findings = house.examine(out)
-    able = house.can_run_micro(findings)
+    able = house.can_run(findings)
+    for one in chosen:
+        findings += [f for f in doctor_gpu.examine(one, out) if f not in findings]
+    fit = house.can_run(findings)
     if as_json:
-        show_json({"micro": able, "findings": [as_dict(f) for f in findings]})
+        show_json({"micro": able, profile: fit, "findings": [as_dict(f) for f in findings]})
     else:
         table(
             ("", "", "found", "to mend"),
             [(_mark(f), f.name, f.found, "" if f.ok else f.mend) for f in findings],
         )
-        click.echo(f"\nprofile micro {'can' if able else 'cannot'} run here")
-    if not able:
+        click.echo(f"\nprofile {profile} {'can' if fit else 'cannot'} run here")
+    if not fit:
         raise click.exceptions.Exit(exits.ENVIRONMENT)
 
 

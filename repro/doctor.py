@@ -5,23 +5,26 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from evals.errors import BadInput, EnvironmentFault
+from evals.errors import BadInput, EnvironmentFault, Failure
+from evals.microworld import default_cache
 from repro import machine
 from repro.arm import start_checkpoint
 from repro.recipe import Recipe, papers
 
 SETUP = "make setup"
+LOCKS = machine.ROOT / "requirements"
 DISK_GIB, MEMORY_GIB = 3.0, 3.0  # what two micro arms side by side need (chosen, with room)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. needed: the micro profile cannot run without it."""
+    """One thing looked at. needed: nothing runs without it. mend: what to do, often a command."""
 
     name: str
     ok: bool
@@ -33,13 +36,14 @@ class Finding:
 def examine(folder: Path) -> list[Finding]:
     """Every finding, needed things first. folder: where runs would be written."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _python, _torch, _torchvision, _transformers, _codec, lambda: _disk(folder), _memory,
-        _cores, _student, _gpu, _decord, _vllm, _docker,
+        _python, _torch, _torchvision, _transformers, _codec, lambda: _decodes("pyav"),
+        lambda: _disk(folder), _cache, _memory, _student, _sight, _cores, _locked, _gpu, _decord,
+        _vllm, _docker,
     )  # fmt: skip
     return [check() for check in checks]
 
 
-def can_run_micro(findings: list[Finding]) -> bool:
+def can_run(findings: list[Finding]) -> bool:
     """Whether nothing needed is missing."""
     return all(finding.ok for finding in findings if finding.needed)
 
@@ -99,6 +103,73 @@ def _codec() -> Finding:
     return Finding("h264", True, f"decoded and encoded by PyAV {_version('av')}")
 
 
+def _decodes(decoder: str) -> Finding:
+    """A film is written and read, frame by frame."""
+    name = f"{decoder} film"
+    try:
+        from repro.sight import decode
+
+        with tempfile.TemporaryDirectory(prefix="reelproof-doctor-") as scratch:
+            error = decode(Path(scratch), decoder)
+    except (ImportError, ValueError, OSError, Failure) as problem:
+        return Finding(name, False, _first_line(problem), SETUP, decoder == "pyav")
+    return Finding(name, True, f"frames right, {error:.1f} of 255 off", needed=decoder == "pyav")
+
+
+def _sight() -> Finding:
+    """The student looks at a film and at its negative: blind models answer both alike."""
+    try:
+        from repro.sight import SEEN, see
+
+        recipe = Recipe.load("ktr")
+        found = see(recipe, start_checkpoint(recipe), "cpu" if machine.gpu() is None else "cuda")
+    except (ImportError, RuntimeError, Failure) as problem:
+        return Finding("sight", False, _first_line(problem), SETUP)
+    text = f"two films, scores {found:.1f} apart"
+    return Finding("sight", found > SEEN, text if found > SEEN else "blind: " + text, SETUP)
+
+
+def _cache() -> Finding:
+    """Writes a file where films and frames are kept."""
+    place = default_cache()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-"):
+            pass
+    except OSError as error:
+        return Finding(
+            "cache", False, f"{place}: {error.strerror}",
+            f"sudo chown -R $(id -u) {place}, or set REELPROOF_CACHE to a folder of yours",
+        )  # fmt: skip
+    return Finding("cache", True, f"{place} is writable")
+
+
+def _locked() -> Finding:
+    """Installed versions against the pins that belong to this torch."""
+    names = ("eval.lock", "train.lock") if _cuda_build() else ("cpu.txt",)
+    files = [LOCKS / name for name in names]
+    if not all(path.exists() for path in files):
+        return Finding("locked", True, "no lock beside this installation", needed=False)
+    pins = [line for path in files for line in path.read_text().splitlines() if "==" in line]
+    odd = []
+    for line in (line for line in pins if not line.startswith("#")):
+        name, _, rest = line.partition("==")
+        there, wanted = _version(name), rest.split()[0]
+        if there is not None and there.partition("+")[0] != wanted:
+            odd.append(f"{name} {there} for {wanted}")
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    text = ", ".join(odd[:3]) + more if odd else f"as {' and '.join(names)}"
+    return Finding("locked", not odd, text, SETUP, False)
+
+
+def _cuda_build() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.version.cuda is not None
+
+
 def _disk(folder: Path) -> Finding:
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free / 2**30
@@ -144,7 +215,9 @@ def _gpu() -> Finding:
 
 
 def _decord() -> Finding:
-    return _optional("decord", "pip install decord", "PyAV decodes instead")
+    if _version("decord") is None:
+        return Finding("decord film", False, "none; PyAV decodes", "pip install decord", False)
+    return _decodes("decord")
 
 
 def _vllm() -> Finding:

@@ -6,7 +6,7 @@
 | doctor | `repro doctor`                                  | the image's user        |
 | oracle | an oracle's evaluation: 100 %                   | 12345:0 and 12345:12345 |
 | train  | `repro smoke`: two training steps among others  | the caller, no network  |
-| gpu    | `repro doctor --profile paper`, where asked for | the caller              |
+| gpu    | torch and vllm import and a GPU is seen         | the caller              |
 
 Every rung runs with a read-only root, no capability and no new privileges.
 """
@@ -135,6 +135,9 @@ def _client(argv: list[str], buildkit: str) -> None:
 # --- proving ------------------------------------------------------------------------------------
 
 
+_GPU = "import torch, vllm; assert torch.cuda.is_available(), 'torch sees no GPU'"
+
+
 @dataclass(frozen=True)
 class Rung:
     """One step of the ladder and how it ended. said: what it printed, where it failed."""
@@ -157,7 +160,9 @@ def rungs(name: str, gpus: str = "none") -> tuple[tuple[str, Setting], ...]:
         ("train, no network", Setting(name, ("smoke",), offline=True)),
     ]
     if gpus != "none":
-        ladder.append(("gpu", Setting(name, ("doctor", "--profile", "paper"), gpus=gpus)))
+        ladder.append(
+            ("gpu", Setting(name, ("-c", _GPU), gpus=gpus, entrypoint=("/opt/venv/bin/python",)))
+        )
     return tuple(ladder)
 
 

@@ -63,11 +63,9 @@ def _text(path: Path) -> str:
 def git() -> dict[str, Any]:
     """`{"commit", "dirty"}` of the tree this code runs from; both None outside git.
 
-    An image has no git and names its commit in $REELPROOF_REVISION, `<commit>` or `<commit>-dirty`.
+    An image has no git and names its commit in $REPRO_COMMIT, `<commit>` or `<commit>-dirty`.
     """
-    if stamped := re.fullmatch(
-        r"([0-9a-f]{40})(-dirty)?", os.environ.get("REELPROOF_REVISION", "")
-    ):
+    if stamped := re.fullmatch(r"([0-9a-f]{40})(-dirty)?", os.environ.get("REPRO_COMMIT", "")):
         return {"commit": stamped[1], "dirty": stamped[2] is not None}
     commit = _git("rev-parse", "HEAD")
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}

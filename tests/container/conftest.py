@@ -21,7 +21,7 @@ import pytest
 
 SUITE = "bookworm"
 ROOM = 25 * 2**30  # bytes; what an engine without layers of its own needs for one target
-CERTIFICATES = Path("/etc/ssl/certs")
+AUTHORITIES = Path("/usr/local/share/ca-certificates")  # added to the system's own
 
 
 @dataclass(frozen=True)
@@ -86,22 +86,17 @@ def _by_hand(place: Path) -> Iterator[Engine]:
 
 
 def _debian(place: Path) -> str:
-    """A base image from this machine's own package source, with the certificates it trusts."""
+    """A base image from this machine's own package source; it trusts whom this machine trusts."""
     tree, name = place / "rootfs", f"reelproof-test/debian:{SUITE}"
-    made = os.environ.get("REELPROOF_TEST_ROOTFS")  # one made before, to save two minutes
-    if made:
-        tree = Path(made)
-    else:
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(tree)],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        shutil.copytree(CERTIFICATES, tree / "etc/ssl/certs", symlinks=False, dirs_exist_ok=True)
-    tar = subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run(["docker", "import", "-", name], stdin=tar.stdout, check=True)
-    assert tar.wait() == 0
-    if not made:
-        shutil.rmtree(tree)
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", SUITE, str(tree)],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    if AUTHORITIES.is_dir():
+        shutil.copytree(AUTHORITIES, tree / AUTHORITIES.relative_to("/"), dirs_exist_ok=True)
+    with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(["docker", "import", "-", name], stdin=tar.stdout, check=True)
+    shutil.rmtree(tree)
     return name
 
 
