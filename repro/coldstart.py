@@ -10,6 +10,7 @@ out/  provenance.json | metrics.jsonl | checkpoint-N/ | final/ | done.json
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -56,10 +57,13 @@ def train_sft(
     """
     import torch
 
-    from repro.core import demonstrations
+    from repro.core import demonstrations, ranks
 
     if recipe.sft is None:
         raise BadInput(f"{recipe.file} has no section sft in profile {recipe.profile_name}")
+    with ranks.alike():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise BadInput("--stage sft runs in one process; start it without torchrun")
     settings = replace(recipe.sft, max_steps=steps or recipe.sft.max_steps)
     if data is not None:
         settings = replace(settings, stop_at=None)

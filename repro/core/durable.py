@@ -70,7 +70,8 @@ class DurableTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _vouch(self, name: str, scratch: Path) -> None:
-        (scratch / "zero_to_fp32.py").unlink(missing_ok=True)  # a program that nobody asked for
+        for program in scratch.glob("*.py"):  # that nobody asked for
+            program.unlink()
         checkpoint.vouch(self.out, name, scratch)
 
     def _only(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ process that has gone, and each ends with the same exit code.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ def begin() -> None:
     """Join the processes that torchrun started, if it did: gloo between CPUs, NCCL between GPUs."""
     if not launched() or dist.is_initialized():
         return
+    # What DDP and DeepSpeed call is named otherwise in a later torch.
+    warnings.filterwarnings("ignore", r".*(broadcast_buffers|into_tensor|_tensor). is depr")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl")
@@ -128,6 +131,16 @@ def together(work: Callable[[], T]) -> T:
     if told:
         raise Elsewhere(*told[0])
     return found
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """Around what fails on all processes or on none: one of them says it."""
+    try:
+        yield
+    except Failure as error:
+        error.agreed = True  # type: ignore[attr-defined]
+        raise
 
 
 def _told(error: Exception) -> tuple[str, int]:

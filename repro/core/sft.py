@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
-from evals.errors import BadInput
 from evals.vlm import VLM, Encoded
 from repro.core import checkpoint
 from repro.core.demonstrations import Draws, Example, Examples
@@ -72,8 +71,6 @@ class SFTTrainer(DurableTrainer):
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         )
-        if args.world_size > 1:
-            raise BadInput("--stage sft runs in one process; start it without torchrun")
         batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
         draws = Draws(len(examples), batch, steps, seed, settings.shuffle)
         collate = lambda items: {"examples": torch.tensor(items)}  # noqa: E731

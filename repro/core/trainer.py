@@ -216,7 +216,8 @@ class GroupTrainer(DurableTrainer):
             logp, _ = self._score(model, self._trees(scored.groups), vision)
         self.stage("loss")
         loss, measured = self._loss(scored, logp, old=self.settings.num_iterations > 1)
-        refuse_nan(ranks.total(loss.item(), loss.device), step + 1)
+        with ranks.alike():
+            refuse_nan(ranks.total(loss.item(), loss.device), step + 1)
         spent = {name: now - began[name] for name, now in self._spent().items()}
         self._measured.append({**_metrics(scored), **measured, **spent})
         self.metrics = _combined(self._measured)
@@ -434,7 +435,8 @@ class GroupTrainer(DurableTrainer):
         step, seconds = self.state.global_step, time.perf_counter() - self._began
         if "grad_norm" in logs:  # absent when max_grad_norm is 0; DeepSpeed says -1 for infinite
             norm = logs["grad_norm"] if logs["grad_norm"] >= 0 else math.inf
-            refuse_nan(norm, step, "gradient norm")  # before the step is saved
+            with ranks.alike():
+                refuse_nan(norm, step, "gradient norm")  # before the step is saved
         measured = _combined([m for each in ranks.gather(self._measured) for m in each])
         row = {"step": step, **measured, "seconds": seconds, **logs}
         row["alarms"] = alarms(row, exact=not self.settings.bf16)
