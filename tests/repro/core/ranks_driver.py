@@ -154,3 +154,4 @@ if __name__ == "__main__":
     print(json.dumps({"ready": time.time()}), flush=True)
     for request_line in sys.stdin:
         print(json.dumps(serve(request_line)), flush=True)
+    os._exit(0)  # what was imported takes seconds to leave
