@@ -48,10 +48,11 @@ def begin() -> None:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """`begin`, and leave the others when all is done; after a failure one just ends."""
+    """`begin`, and leave the others when all is done; after a failure one just ends. A group that
+    vLLM has made for itself is its own."""
     begin()
     yield
-    if dist.is_initialized():
+    if launched() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 

@@ -455,6 +455,10 @@ class GroupTrainer(DurableTrainer):
             self.trust(resume)
         if ranks.rank() == 0:
             self.metrics_log = MetricsLog(self.out / "metrics.jsonl", upto=done)
+        if resume and done >= self.settings.max_steps:  # Trainer would take one step more
+            self._load_from_checkpoint(str(resume))
+            self.state.global_step = done
+            return None
         with ranks.heard(), self.stage.named():
             return super().train(resume_from_checkpoint=str(resume) if resume else None)
 

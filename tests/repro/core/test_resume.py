@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from evals.vlm import VLM
 from repro.core.checkpoint import latest, weights_sha256
+from repro.core.trainer import GroupTrainer
 
 pytestmark = pytest.mark.timeout(600)  # real processes, perhaps on a busy machine
 
@@ -222,6 +224,20 @@ def test_another_run_is_not_resumed_in_this_folder(
         fresh = run(out, resume=False)
         assert fresh["code"] == 2 and "is not empty" in fresh["said"]
         assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_killed_after_its_last_step_takes_no_other(
+    trainer: Callable[..., GroupTrainer],
+) -> None:
+    """Between the last checkpoint and done.json; the rate is constant, so a step would show."""
+    settings = {"steps": 2, "save_steps": 1, "lr_scheduler_type": "constant"}
+    first = trainer("grpo", **settings)
+    first.train()
+    wanted = {name: p.clone() for name, p in first.vlm.model.state_dict().items()}
+    again = trainer("grpo", **settings)
+    again.train(resume=latest(first.out))
+    assert again.state.global_step == 2 and not rows_of(again.out)
+    assert all(torch.equal(p, wanted[name]) for name, p in again.vlm.model.state_dict().items())
 
 
 def test_a_finished_arm_is_not_repeated(run: Run, unbroken: tuple[Path, int]) -> None:
