@@ -65,6 +65,7 @@ class SFTTrainer(DurableTrainer):
             save_steps=settings.save_steps,
             logging_steps=1,
             logging_nan_inf_filter=False,
+            use_cache=True,  # else the saved config would tell others not to
             seed=seed,
             report_to=[],
             disable_tqdm=True,

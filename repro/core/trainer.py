@@ -169,6 +169,7 @@ class GroupTrainer(DurableTrainer):
             save_steps=s.save_steps,
             logging_steps=1,
             logging_nan_inf_filter=False,
+            use_cache=True,  # else the saved config would tell others not to
             seed=self.seed,
             report_to=[],
             disable_tqdm=True,

@@ -228,7 +228,9 @@ def test_it_ends_when_told_and_saves_nothing_unasked(
     )  # fmt: skip
     trainer.train()
     assert asked == [1, 2, 3] and trainer.state.global_step == 3
-    assert latest(tmp_path) == tmp_path / "checkpoint-12"
+    saved = tmp_path / "checkpoint-12"
+    assert latest(tmp_path) == saved
+    assert json.loads((saved / "config.json").read_text()).get("use_cache", True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
