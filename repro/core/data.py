@@ -11,7 +11,7 @@ import numpy as np
 from evals.errors import BadInput
 from evals.prompts import question_text
 from evals.types import Protocol
-from evals.video import Clips
+from evals.video import Clips, Wanted
 from evals.vlm import VLM
 from repro.core.types import Prompt, Record
 
@@ -52,7 +52,7 @@ class Prompts:
         self._held = 0
 
     def build(self, record: Record) -> Prompt:
-        """Questions about one film share its pixels, and so its features.
+        """Questions about the same part of one film share its pixels, and so its features.
 
         Raises Undecodable: a training run stops at a file it cannot read; BadInput for a prompt
         that is too long, which is never cut, since that would cut into its clip.
@@ -67,7 +67,8 @@ class Prompts:
                 f"the prompt of record {record.id} has {len(encoded.ids)} tokens, more than "
                 f"max_prompt_length {self.max_length}; raise it, or lower max_frames or max_pixels"
             )
-        same = (p for p in self._built.values() if record.media and p.record.media == record.media)
+        part = part_of(record)
+        same = (p for p in self._built.values() if part is not None and part_of(p.record) == part)
         twin = next(same, None)
         if twin is not None:
             clip, encoded = twin.clip, replace(encoded, pixels=twin.encoded.pixels)
@@ -77,6 +78,11 @@ class Prompts:
         while self._held > self.keep and len(self._built) > 1:
             self._held -= _bytes(self._built.popitem(last=False)[1])
         return prompt
+
+
+def part_of(record: Record) -> Wanted | None:
+    """What a record shows of which file; None for one without a clip."""
+    return None if record.modality == "text" else Wanted.of(record)
 
 
 def _bytes(prompt: Prompt) -> int:

@@ -20,8 +20,9 @@ from evals.benchmarks import jsonl
 from evals.errors import BadInput
 from evals.prompts import question_text
 from evals.types import Protocol, Sample
-from evals.video import Clips
+from evals.video import Clips, Wanted
 from evals.vlm import VLM, Encoded
+from repro.core.data import part_of
 
 KEEP = 2 << 30  # bytes of pixels kept for a later epoch (chosen)
 
@@ -61,7 +62,8 @@ class Example:
 
 
 class Examples:
-    """Demonstrations as model inputs, made when first asked for; questions on a film share pixels.
+    """Demonstrations as model inputs, made when first asked for; questions on the same part of a
+    film share pixels.
 
     blind: without their clips. Raises BadInput for one longer than max_length, naming its record.
     """
@@ -79,15 +81,15 @@ class Examples:
         self.vlm, self.protocol, self.demonstrations = vlm, protocol, demonstrations
         self.max_length, self.blind, self.keep = max_length, blind, keep
         self.clips, self.held = Clips(protocol), 0
-        self._films: OrderedDict[Path | None, dict[int, Example]] = OrderedDict()
+        self._films: OrderedDict[Wanted | None, dict[int, Example]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.demonstrations)
 
     def __getitem__(self, index: int) -> Example:
-        media = None if self.blind else self.demonstrations[index].sample.media
-        film = self._films.setdefault(media, {})
-        self._films.move_to_end(media)
+        part = None if self.blind else part_of(self.demonstrations[index].sample)
+        film = self._films.setdefault(part, {})
+        self._films.move_to_end(part)
         if index not in film:
             example = self._make(index)
             if film:  # questions about one film share its pixels

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from evals.errors import BadInput, Undecodable
 from evals.types import Sample
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
+from repro.core.demonstrations import Demonstration, Examples
 from repro.recipe import Recipe
 
 
@@ -80,3 +82,21 @@ def test_old_prompts_are_forgotten(student: VLM, recipe: Recipe) -> None:
     prompts.build(third)
     assert prompts.build(second) is kept[1]
     assert prompts.build(first) is not kept[0]
+
+
+def test_questions_about_two_parts_of_a_film_see_their_own(
+    student: VLM, recipe: Recipe, records: list[Sample]
+) -> None:
+    """Their frames, not those of the question that came first: both here and in the cold start."""
+    whole = next(r for r in records if r.modality == "video")
+    parts = [replace(whole, id=f"part{i}", span=(i, i + 1.0)) for i in range(2)]
+    silent = replace(whole, id="silent", modality="text")
+    first, second, none = map(Prompts(student, recipe.training_protocol).build, [*parts, silent])
+    alone = Prompts(student, recipe.training_protocol).build(parts[1])
+    assert torch.equal(second.encoded.pixels, alone.encoded.pixels)
+    assert not torch.equal(first.encoded.pixels, second.encoded.pixels)
+    assert none.clip is None and none.encoded.pixels is None
+    told = [Demonstration(r, "<answer>A</answer>") for r in parts]
+    examples = Examples(student, recipe.training_protocol, told, max_length=4096)
+    assert [torch.equal(examples[i].prompt.pixels, p.encoded.pixels)
+            for i, p in enumerate([first, second])] == [True, True]  # fmt: skip
