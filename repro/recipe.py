@@ -94,7 +94,10 @@ class Trainer:
     max_steps: int
     max_completion_length: int
     learning_rate: float
-    lr_scheduler_type: str
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+        "constant_with_warmup", "inverse_sqrt",
+    ]  # fmt: skip  # those of transformers that need nothing else
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float
@@ -125,6 +128,35 @@ class Trainer:
     vllm_gpu_memory_utilization: float = 0.3
     vllm_max_model_length: int | None = None
     vllm_enable_sleep_mode: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run could obey."""
+        for least, names in _LEAST.items():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and value < least:
+                    raise ValueError(f"{name} must be at least {least}, not {value}")
+        for name in _SHARES:
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], not {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0 for draws to differ: {self.temperature}")
+
+
+#: Smallest value -> fields of Trainer; a group of one has no advantage.
+_LEAST: Mapping[int, tuple[str, ...]] = {
+    0: (
+        "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "beta", "epsilon",
+        "epsilon_high", "top_k", "dynamic_sampling",
+    ),
+    1: (
+        "prompts_per_step", "max_steps", "max_completion_length", "num_iterations", "save_steps",
+        "gradient_accumulation_steps", "max_prompt_length", "lora_r", "lora_alpha",
+        "vllm_max_model_length",
+    ),
+    2: ("num_generations",),
+}  # fmt: skip
+_SHARES = ("top_p", "top_entropy_quantile", "vllm_gpu_memory_utilization")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Reader:
 
     def complete(self, cls: type[T], where: str, *layers: Fragment) -> T:
         """`cls` from fragments, later ones over earlier ones; every field without a default must
-        be set."""
+        be set. What the class itself refuses (ValueError) is BadInput too."""
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
         for f in fields(cast(Any, cls)):
@@ -140,7 +140,10 @@ class Reader:
                 self.sources[f"{where}.{f.name}"] = "chosen: the default"
             else:
                 raise self.fail(f"{where}.{f.name}", "this key is missing")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise self.fail(where, str(error)) from None
 
     def read(self, cls: type[T], raw: object, where: str) -> T:
         """`cls` from one place that must set everything."""

@@ -489,6 +489,16 @@ def check(settings: Settings, switches: Switches, world: int) -> None:
             f"num_iterations {s.num_iterations}: between them rollouts are held that no "
             "checkpoint has"
         )
+    if s.loss_type == "cispo" and s.epsilon_high is None:
+        raise BadInput(
+            "loss_type cispo needs epsilon_high, the largest ratio it lets through (e.g. 5.0)"
+        )
+    uneven = (switches.kl_on, switches.normaliser) == ("valid", "selected")
+    if s.loss_type in BY_TOKENS and uneven:
+        raise BadInput(
+            f"loss_type {s.loss_type} divides by one count of tokens: with kl_on: valid, set "
+            "normaliser: valid"
+        )
     if s.loss_type in BY_TOKENS and s.gradient_accumulation_steps > 1:
         raise BadInput(
             f"loss_type {s.loss_type} is divided by the tokens of the whole batch, which are not "

@@ -126,6 +126,23 @@ LEAF = {"value": 0.04, "source": "chosen"}
         (BETA, GONE, ("profiles.micro.trainer.beta", "this key is missing")),
         ("profiles.micro.trainer.max_steps.value", 1.5, ("max_steps", "a whole number, got 1.5")),
         ("profiles.micro.trainer.max_steps.value", True, ("max_steps", "a whole number, got True")),
+        *(
+            (f"profiles.micro.trainer.{name}.value", value, (name, words))
+            for name, value, words in (
+                ("num_iterations", 0, "at least 1, not 0"),
+                ("save_steps", 0, "at least 1"),
+                ("prompts_per_step", 0, "at least 1"),
+                ("num_generations", 1, "at least 2"),
+                ("max_completion_length", 0, "at least 1"),
+                ("max_steps", 0, "at least 1"),
+                ("learning_rate", -1.0, "at least 0"),
+                ("beta", -0.1, "at least 0"),
+                ("top_k", -1, "at least 0"),
+                ("top_p", 0.0, "in (0, 1], not 0"),
+                ("temperature", 0.0, "above 0"),
+                ("lr_scheduler_type", "cosin", "one of linear"),
+            )
+        ),
         ("profiles.micro.trainer.bf16.value", 1, ("bf16", "true or false, got 1")),
         ("profiles.micro.trainer", 3, ("profiles.micro.trainer", "expected a mapping")),
         ("profiles.micro.model.id.value", 7, ("model.id", "expected text, got 7")),

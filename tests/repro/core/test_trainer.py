@@ -452,6 +452,11 @@ def test_a_setting_that_would_not_be_obeyed_is_refused(
         "divided by the tokens": {"loss_type": "dapo", "gradient_accumulation_steps": 2},
         "scale_rewards": {"scale_rewards": "batch", "gradient_accumulation_steps": 2},
         "policy term alone": {"top_entropy_quantile": 0.2},
+        "needs epsilon_high": {"loss_type": "cispo"},
+        "one count of tokens": {
+            "loss_type": "dapo",
+            "switches": {"kl_on": "valid", "normaliser": "selected"},
+        },
     }
     for words, settings in refused.items():
         with pytest.raises(BadInput, match=words):
