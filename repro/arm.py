@@ -65,6 +65,11 @@ def train_arm(
     torch.use_deterministic_algorithms(True, warn_only=True)
     chosen = recipe.arm(arm)
     settings = replace(chosen.trainer, max_steps=steps or chosen.trainer.max_steps)
+    if until is not None and until % settings.num_iterations:
+        raise BadInput(
+            f"--until {until} must be a multiple of num_iterations {settings.num_iterations}: "
+            "between them rollouts are held that no checkpoint has"
+        )
     with ExitStack() as held:
         held.enter_context(ranks.joined())
         # What only one process sees, such as a folder in use, all are told of.

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from evals.vlm import VLM
 from repro.core import checkpoint, lora, ranks, zero
@@ -24,6 +25,12 @@ class DurableTrainer(Trainer):
     vlm: VLM
     out: Path
     first: int = 0
+
+    def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any):
+        """One process works on one GPU: on more, Trainer would copy the model to all of them, split
+        the features of every clip and multiply the batch."""
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(model, args, **kwargs)
 
     @property
     def between_batches(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evals.errors import EnvironmentFault
+from evals.errors import BadInput, EnvironmentFault
 from evals.vlm import VLM, load
+from repro.arm import train_arm
 from repro.core import lora
 from repro.core.checkpoint import latest
 from repro.core.losses import entropy_mask
@@ -21,6 +23,7 @@ from repro.core.method import Method, Rewards
 from repro.core.stages import Stage
 from repro.core.trainer import GroupTrainer
 from repro.core.types import Group, TokenScores
+from repro.recipe import Recipe
 from tests.repro.core.conftest import parities
 
 Make = Callable[..., GroupTrainer]
@@ -102,6 +105,15 @@ def test_a_run_stops_and_saves_between_batches_alone(trainer: Make) -> None:
     assert t.between_batches
     t.state.global_step = 1
     assert not t.between_batches
+
+
+def test_a_run_that_is_to_stop_within_a_batch_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    arm = recipe.arm("grpo")
+    twice = replace(arm, trainer=replace(arm.trainer, num_iterations=2))
+    out = tmp_path / "run"
+    with pytest.raises(BadInput, match="--until 3 must be a multiple of num_iterations 2"):
+        train_arm(replace(recipe, arms={"grpo": twice}), "grpo", 0, out, steps=4, until=3)
+    assert not out.exists()
 
 
 # --- several parts of a step -------------------------------------------------------------------

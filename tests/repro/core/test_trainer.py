@@ -513,3 +513,21 @@ def test_the_loss_of_a_batch_by_a_plain_formula(
         "dapo": (gains * kept).sum() / counted.sum(),
     }[loss_type]
     assert loss.item() == pytest.approx(-float(wanted)) and measured["kl"] == 0
+
+
+def test_one_process_trains_on_one_gpu_of_many(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = GroupTrainer._arguments
+
+    def two(self: GroupTrainer) -> TrainingArguments:
+        args = own(self)
+        assert args.n_gpu <= 1  # sets devices up
+        args._n_gpu = 2  # what transformers finds on a machine with two
+        return args
+
+    monkeypatch.setattr(GroupTrainer, "_arguments", two)
+    t = trainer("grpo", steps=1)
+    t.train()
+    assert t.args.n_gpu == 1 and t.args.train_batch_size == 1
+    assert not isinstance(t.model_wrapped, torch.nn.DataParallel)
