@@ -49,3 +49,11 @@ class TimedOut(BadInput):
 
 class BlindForward(Failure):
     """The model would run without seeing its video: vision pads and features disagree."""
+
+
+def for_want_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch says so in four ways, and only on CUDA by its type."""
+    told = (
+        "out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
+    )  # fmt: skip
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)

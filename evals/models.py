@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from evals.errors import BadInput, BlindForward, EnvironmentFault
+from evals.errors import BadInput, BlindForward, EnvironmentFault, for_want_of_memory
 from evals.extract import phrase
 from evals.metrics import golds
 from evals.prompts import Turn, render
@@ -196,18 +196,12 @@ def naming_memory(questions: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _for_want_of_memory(error):
+        if not for_want_of_memory(error):
             raise
         raise EnvironmentFault(
             f"out of memory with {questions} questions at once; lower --batch, or max_pixels or "
             "max_frames of the protocol"
         ) from error
-
-
-def _for_want_of_memory(error: Exception) -> bool:
-    """torch says so in three ways, and only on CUDA by its type."""
-    told = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def load(name: str | Path, identity: Mapping[str, str] | None = None) -> Model:

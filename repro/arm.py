@@ -161,11 +161,13 @@ def _trainer(
 def _policy(recipe: Recipe, settings: Settings, start: Path, seed: int) -> VLM:
     """The start checkpoint as it is trained: whole, or by adapters."""
     from repro.core import lora
+    from repro.core.stages import Stage
 
     sharded = settings.deepspeed > 0
-    vlm = trainable(start, recipe.model.freeze_vision, settings.bf16, half=sharded)
-    if settings.use_peft:
-        vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
+    with Stage().named():
+        vlm = trainable(start, recipe.model.freeze_vision, settings.bf16, half=sharded)
+        if settings.use_peft:
+            vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
     return vlm
 
 

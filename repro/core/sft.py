@@ -26,6 +26,7 @@ from repro.core.durable import DurableTrainer
 from repro.core.health import MetricsLog, refuse_nan
 from repro.core.packing import Packed, tree
 from repro.core.scoring import packed_for, score
+from repro.core.stages import Stage
 from repro.recipe import SFT
 
 FLOOR = 0.1  # where `cosine_with_min_lr` ends, as a share of the rate (chosen)
@@ -120,13 +121,17 @@ class SFTTrainer(DurableTrainer):
         self.on_step(row)
 
     def train(self, resume: Path | None = None) -> Any:  # type: ignore[override]
-        """Train the phase; `resume` continues a checkpoint of it, or of the phase before."""
+        """Train the phase; `resume` continues a checkpoint of it, or of the phase before.
+
+        Raises EnvironmentFault, naming what to turn, when memory runs out.
+        """
         done = checkpoint.step_of(resume) if resume else 0
         self.metrics_log = MetricsLog(self.out / "metrics.jsonl", upto=done)
         if resume and done <= self.first:  # this phase is still to begin, with a fresh optimizer
             checkpoint.load_weights(self.vlm.model, resume)
             resume = None
-        return super().train(resume_from_checkpoint=str(resume) if resume else None)
+        with Stage("fine-tuning").named():
+            return super().train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 class _Stop(TrainerCallback):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, for_want_of_memory
 
 KNOBS = {
     "start": "use_peft: true, a deepspeed stage, or a smaller model",
@@ -19,6 +17,8 @@ KNOBS = {
     "loss": "a lower num_generations or max_completion_length",
     "backward": "gradient_checkpointing: true, more gradient_accumulation_steps, or a lower "
     "max_frames or max_pixels",
+    "fine-tuning": "gradient_checkpointing: true, a lower per_device_train_batch_size with more "
+    "gradient_accumulation_steps, or a lower max_frames or max_pixels",
     "optimizer step": "use_peft: true, or a deepspeed stage",
 }
 
@@ -26,8 +26,8 @@ KNOBS = {
 class Stage:
     """Called with a name when a stage begins; remembers the last one."""
 
-    def __init__(self) -> None:
-        self.name = "start"
+    def __init__(self, name: str = "start") -> None:
+        self(name)
 
     def __call__(self, name: str) -> None:
         if name not in KNOBS:
@@ -39,15 +39,10 @@ class Stage:
         """Raises EnvironmentFault in place of an out-of-memory error in the block."""
         try:
             yield
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not for_want_of_memory(error):
                 raise
             raise EnvironmentFault(
                 f"out of memory in the stage {self.name!r}: try {KNOBS[self.name]}; what was saved "
                 "stays valid"
             ) from error
-
-
-def _is_memory(error: BaseException) -> bool:
-    """On a CPU torch has no type of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -145,7 +145,8 @@ class GroupTrainer(DurableTrainer):
         self._vision = (
             Vision(vlm, keep, lockstep=self.lockstep) if self.frozen_tower else None
         )  # fmt: skip
-        self.reference = self._make_reference()  # now that the model is placed
+        with self.stage.named():
+            self.reference = self._make_reference()  # now that the model is placed
 
     @property
     def prompts(self) -> Prompts:

@@ -268,3 +268,33 @@ def test_running_out_of_memory_names_the_stage_and_the_knob(trainer: Make) -> No
         trainer("grpo", method=Greedy).train()
     with pytest.raises(ValueError, match="unknown stage"):
         Stage()("lunch")
+
+
+def test_memory_that_runs_out_before_or_beside_a_step_is_named(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*args: Any, **kwargs: Any) -> Any:
+        return torch.zeros(1 << 50)
+
+    monkeypatch.setattr(GroupTrainer, "_make_reference", greedy)
+    with pytest.raises(EnvironmentFault, match="'start': try use_peft: true"):
+        trainer("grpo")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),  # outside of torch's own allocator
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:126] data. DefaultCPUAllocator: can't "
+                     "allocate memory: you tried to allocate 4503599627370496 bytes."),
+        MemoryError("Unable to allocate 7.00 GiB for an array"),  # numpy: frames and pixels
+    ],
+)  # fmt: skip
+def test_every_way_to_say_that_memory_ran_out(error: Exception) -> None:
+    said = "out of memory in the stage 'sampling'"
+    with pytest.raises(EnvironmentFault, match=said), Stage("sampling").named():
+        raise error
+    with pytest.raises(RuntimeError, match="size mismatch"), Stage().named():
+        raise RuntimeError("size mismatch")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evals.errors import BadInput
+from evals.errors import BadInput, EnvironmentFault
 from evals.types import Sample
 from evals.vlm import VLM
 from repro.core import sft
@@ -240,6 +240,16 @@ def test_a_loss_that_is_no_number_stops_the_run(
     with torch.no_grad():
         vlm.model.model.language_model.norm.weight.fill_(float("nan"))
     with pytest.raises(Diverged, match="loss of step 1 is nan"):
+        SFTTrainer(vlm, examples(vlm, recipe, shown), settings, tmp_path, steps=1, seed=0).train()
+
+
+def test_running_out_of_memory_names_what_to_turn(
+    student: VLM, recipe: Recipe, settings: SFT, shown: list[Demonstration], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    vlm = copied(student)
+    monkeypatch.setattr(sft, "loss", lambda *args, **kwargs: torch.zeros(1 << 50))
+    with pytest.raises(EnvironmentFault, match="'fine-tuning': try gradient_checkpointing"):
         SFTTrainer(vlm, examples(vlm, recipe, shown), settings, tmp_path, steps=1, seed=0).train()
 
 
