@@ -443,3 +443,23 @@ def make(name: str, root: Path) -> Path:
     folder.mkdir(parents=True)
     MADE[name](folder)
     return folder
+
+
+def video_r1_eval(name: str, root: Path) -> None:
+    """eval_<name>.json of Video-R1 beside a made set, with that family's own folders in its paths;
+    questions that its file cannot hold are left out."""
+    from evals import benchmarks
+
+    samples = benchmarks.load(name, root=root).samples
+    rows = [
+        {
+            "problem_id": number, "problem": sample.question, "data_type": "video",
+            "problem_type": sample.kind, "original_question_type": "None",
+            "options": list(sample.options) or None, "process": "",
+            "solution": f"<answer>{sample.gold}</answer>",
+            "path": f"./Evaluation/{name}/{Path(str(sample.media)).name}", "data_source": "made",
+        }
+        for number, sample in enumerate(samples, start=1)
+        if sample.kind in ("multiple choice", "numerical")
+    ]  # fmt: skip
+    save(root / f"eval_{name}.json", rows)

@@ -27,6 +27,7 @@ class Stage:
     """One child process. proof: the file that exists once it has finished.
 
     pace: a file that grows by one line per unit of work, of `total` units, after `heading` lines.
+    program: in place of the run's own, such as torchrun before several processes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stage:
     total: int
     log: Path
     heading: int = 0
+    program: tuple[str, ...] = ()
 
 
 Chain = tuple[Stage, ...]  # stages that follow one another
@@ -68,6 +70,7 @@ class _Child:
     rest: Chain
     process: subprocess.Popen[bytes]
     counter: _Counter
+    device: str | None = None
     started: float = field(default_factory=time.monotonic)
 
 
@@ -79,25 +82,31 @@ def run(
     program: Sequence[str],
     poll: float = 0.3,
     grace: float = GRACE,
+    devices: Sequence[str] = (),
 ) -> None:
-    """Run every unfinished stage, `jobs` chains at a time.
+    """Run every unfinished stage, `jobs` chains at a time; with `devices` as many as there are, and
+    each chain sees one of them (CUDA_VISIBLE_DEVICES).
 
     Raises StageFailed at the first failing child, after the others were stopped (they resume), and
     KeyboardInterrupt or Interrupted once all children have saved and ended.
     """
     waiting = deque(left for chain in work if (left := _unfinished(chain, show)))
     running: list[_Child] = []
+    free: deque[str | None] = deque(devices)
+    if not free:
+        free.extend([None] * jobs)
     with _hearing() as heard:
         try:
             while (waiting or running) and not heard:
-                while waiting and len(running) < jobs:
-                    running.append(_start(waiting.popleft(), program, show))
+                while waiting and free:
+                    running.append(_start(waiting.popleft(), program, show, free.popleft()))
                 time.sleep(poll)
                 for child in list(running):
                     _look(child, show)
                     if child.process.poll() is None:
                         continue
                     running.remove(child)
+                    free.appendleft(child.device)
                     _ended(child, show)
                     if child.rest:
                         waiting.appendleft(child.rest)
@@ -135,17 +144,19 @@ def _unfinished(chain: Chain, show: Show) -> Chain:
     return tuple(stage for stage in chain if not stage.proof.exists())
 
 
-def _start(chain: Chain, program: Sequence[str], show: Show) -> _Child:
+def _start(chain: Chain, program: Sequence[str], show: Show, device: str | None) -> _Child:
     stage, rest = chain[0], chain[1:]
     stage.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
     with stage.log.open("ab") as log:
         process = subprocess.Popen(
-            [*program, *stage.argv], stdin=subprocess.DEVNULL, stdout=log,
+            [*(stage.program or program), *stage.argv], stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, env=environment, start_new_session=True,
         )  # fmt: skip
     show.say(f"{stage.name}: started")
-    return _Child(stage, rest, process, _Counter(stage.pace))
+    return _Child(stage, rest, process, _Counter(stage.pace), device)
 
 
 def _ended(child: _Child, show: Show) -> None:
@@ -167,9 +178,11 @@ def _ended(child: _Child, show: Show) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line that is not blank, or a word that there is none."""
-    lines = [x for x in log.read_text(errors="replace").splitlines() if x.strip()]
-    return lines[-1].strip() if lines else "it printed nothing"
+    """The last sentence of ours ("error: ..."), since torchrun has more to say after it; else the
+    last line that is not blank, or a word that there is none."""
+    lines = [x.strip() for x in log.read_text(errors="replace").splitlines() if x.strip()]
+    ours = [line for line in lines if line.startswith("error: ")]
+    return (ours or lines or ["it printed nothing"])[-1]
 
 
 def _stop(running: Sequence[_Child], heard: Sequence[int], grace: float) -> None:

@@ -18,7 +18,7 @@ from repro.cli_data import data
 from repro.cli_eval import eval_
 from repro.cli_ledger import compare, gate, ledger_, regress
 from repro.cli_results import export, list_, report, score, verify
-from repro.cli_run import reproduce, train
+from repro.cli_run import rehearse, reproduce, train
 from repro.options import (
     PATH,
     arms_option,
@@ -245,8 +245,8 @@ def tiny_build(paper: str, out: Path | None, as_json: bool) -> None:
 
 
 for command in (
-    list_, data, reproduce, train, eval_, score, report, compare, verify, gate, regress, ledger_,
-    export, container,
+    list_, data, rehearse, reproduce, train, eval_, score, report, compare, verify, gate, regress,
+    ledger_, export, container,
 ):  # fmt: skip
     cli.add_command(command)
 

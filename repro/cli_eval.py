@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,6 +90,10 @@ PROBES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotat
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep the questions already answered in --out.")
 @click.option(
+    "--every-cell", is_flag=True,
+    help="Every benchmark and protocol of the recipe's `scoring`, a folder each below --out.",
+)  # fmt: skip
+@click.option(
     "--harness", type=click.Choice(["lm-eval"]),
     help="Hand --tasks over to lm-evaluation-harness; no record is filed.",
 )  # fmt: skip
@@ -102,8 +106,8 @@ def eval_(
     model: str | None, arm: str | None, seed: int, samples: int | None,
     temperature: float | None, greedy: bool, probes: tuple[str, ...], limit: int | None,
     save_replies: bool, batch: int | None, decoder: str, workers: int | None,
-    clip_seconds: float, cache: bool, out: Path | None, resume: bool, harness: str | None,
-    tasks: str | None, include_path: Path | None, as_json: bool,
+    clip_seconds: float, cache: bool, out: Path | None, resume: bool, every_cell: bool,
+    harness: str | None, tasks: str | None, include_path: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a model and file its record.
 
@@ -115,6 +119,7 @@ def eval_(
       repro eval --benchmark mmvu --protocol video-r1@32f --root ~/data/mmvu --model DIR
       repro eval --benchmark jsonl --data my.jsonl --videos films --model DIR --out runs/mine
       repro eval --recipe ktr --probe no-video --probe shuffled --out runs/probed
+      repro eval --recipe ktr --profile paper --every-cell --model vllm:Video-KTR/Video-KTR-7B
       repro eval --harness lm-eval --tasks arc_easy,hellaswag --model DIR
     """
     if harness:
@@ -124,6 +129,20 @@ def eval_(
         raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
     if benchmark is None and recipe is None:
         raise click.UsageError("name a benchmark, for example: --benchmark microworld")
+    reading = _Reading(decoder, workers, clip_seconds, cache, batch)
+    if every_cell:
+        given = {"--benchmark": benchmark, "--split": split, "--subset": subset, "--data": data,
+                 "--protocol": protocol, "--root": videos, "--probe": probes, "--greedy": greedy,
+                 "--samples": samples, "--temperature": temperature}  # fmt: skip
+        if recipe is None or any(given.values()):
+            raise click.UsageError("--every-cell needs --recipe, which says what is asked and how: "
+                                   f"leave {', '.join(k for k, v in given.items() if v)} out"
+                                   if recipe else "--every-cell needs --recipe")  # fmt: skip
+        with exits.continues(exits.resuming(resume)):
+            _every_cell(
+                recipe, profile, model, arm, seed, limit, save_replies, resume, out, reading
+            )
+        return
     from repro.measure import Label, answering, asking
 
     chosen, loaded, law = asking(
@@ -139,7 +158,6 @@ def eval_(
     )
     asked = _Asked(answerer, weights, loaded, law, label, limit, save_replies, resume)
     out = out or Path("runs") / f"{loaded.name}-{label.arm}-s{seed}"
-    reading = _Reading(decoder, workers, clip_seconds, cache, batch)
     with exits.continues(exits.resuming(resume)):
         runs = _evaluate(asked, out, dict.fromkeys(probes), reading)
     _tell(runs, loaded, out, as_json)
@@ -154,6 +172,7 @@ class _Asked(NamedTuple):
     limit: int | None
     save_replies: bool
     resume: bool
+    trained: Path | None = None
 
 
 class _Reading(NamedTuple):
@@ -202,15 +221,63 @@ def _run(asked: _Asked, out: Path, probe: str | None, means: Means, progress: An
         return measure(
             asked.model, asked.weights, asked.benchmark, asked.protocol, asked.label, out,
             limit=asked.limit, save_replies=asked.save_replies, progress=progress, probe=probe,
-            means=means,
+            means=means, trained=asked.trained,
         )  # fmt: skip
+
+
+def _every_cell(
+    recipe: str, profile: str, model: str | None, arm: str | None, seed: int, limit: int | None,
+    save_replies: bool, resume: bool, out: Path | None, reading: _Reading,
+) -> None:  # fmt: skip
+    """One model, loaded once, on everything that `scoring` asks; a line in cells.jsonl for each."""
+    import json
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from evals import benchmarks
+    from repro import folder
+    from repro.grid import CELLS, DONE, grid
+    from repro.measure import Label, answering, numbers
+    from repro.recipe import Recipe
+    from repro.show import showing
+
+    chosen = Recipe.load(recipe, profile)
+    askings = grid(chosen, arm if arm in chosen.arms else None)
+    if not askings:
+        raise click.UsageError(f"{recipe} has no section scoring in profile {profile}")
+    answerer, weights = answering(model, chosen)
+    label = Label(chosen.paper, chosen.profile_name, arm or _plain(answerer.name), seed)
+    home = Path((model or "").removeprefix("vllm:")).parent
+    trained = home if (home / "done.json").exists() else None
+    out = out or Path("runs") / f"cells-{label.arm}-s{seed}"
+    loaded: dict[tuple[str, str], Benchmark] = {}
+    with folder.writing(out, resume=resume), showing(Console(stderr=True)) as show:
+        (out / CELLS).unlink(missing_ok=True)
+        means: Means | None = None
+        with ExitStack() as stack:
+            for asking in askings:
+                law = asking.protocol
+                key = (asking.benchmark, law.subset)
+                if key not in loaded:
+                    loaded[key] = benchmarks.load(asking.benchmark, subset=law.subset)
+                law = replace(law, decoding=replace(law.decoding, seed=seed))
+                asked = _Asked(answerer, weights, loaded[key], law, label, limit, save_replies,
+                               True, trained)  # fmt: skip
+                means = means or stack.enter_context(_means(asked, reading))
+                run = _run(asked, out / asking.name, None, means,
+                           lambda n, of, name=asking.name: show.update(name, n, of))  # fmt: skip
+                numbers(run, loaded[key], out / asking.name)
+                line = {"cell": asking.name, "score": run.record.score, "n": run.record.n}
+                with (out / CELLS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                show.say(f"{asking.name}: {100 * run.record.score:.1f} % of {run.record.n}")
+        folder.write_json(out / DONE, {"cells": len(askings)})
 
 
 @contextmanager
 def _means(asked: _Asked, reading: _Reading) -> Iterator[Means]:
     """Decoder processes where the model sees, the cache of replies where it can be cached."""
-    from contextlib import ExitStack
-
     from evals.decoding import Decoding, Limits
     from evals.microworld import default_cache
     from evals.replies import ReplyCache

@@ -16,12 +16,14 @@ from repro.options import (
     FOLDER,
     PATH,
     arms_option,
+    as_dict,
     default_jobs,
     jobs_option,
     json_option,
     profile_option,
     seeds_option,
     show_json,
+    table,
     words,
 )
 
@@ -38,27 +40,36 @@ if TYPE_CHECKING:
 @jobs_option
 @click.option("--out", type=PATH, help="Run folder.  [default: runs/PAPER-PROFILE]")
 @click.option(
-    "--stage", "stages", multiple=True, type=click.Choice(["train", "eval", "report"]),
-    help="Only this stage; may be repeated.",
+    "--stage", "stages", multiple=True,
+    type=click.Choice(["score-released", "sft", "train", "eval", "report"]),
+    help="Only this stage; may be repeated.  [default: all but sft]",
 )  # fmt: skip
+@click.option(
+    "--gpus", type=click.IntRange(1), help="Processes of one training.  [default: all cards]"
+)
 @click.option("--steps", type=click.IntRange(1), help="Shorter training than the recipe's.")
 @click.option("--limit", type=click.IntRange(1), help="Fewer questions; the runs are then partial.")
 @click.option("--fresh", is_flag=True, help="Delete the run folder and start again.")
 def reproduce(
     recipe: str, profile: str, arms: str | None, seeds: tuple[int, ...], jobs: int | None,
-    out: Path | None, stages: tuple[str, ...], steps: int | None, limit: int | None, fresh: bool,
+    out: Path | None, stages: tuple[str, ...], gpus: int | None, steps: int | None,
+    limit: int | None, fresh: bool,
 ) -> None:  # fmt: skip
     """The whole chain: train every arm and seed, evaluate, report.
 
-    Run it again after an interruption: it continues, and repeats no finished arm.
+    Run it again after an interruption: it continues, and repeats no finished arm. In profile paper
+    score-released comes first: released checkpoints on every cell of the paper's main table.
 
     \b
     Examples:
       repro reproduce ktr
       repro reproduce ktr --seeds 0,1,2,3,4 --out runs/ktr-five
+      repro reproduce ktr --profile paper --stage score-released --stage report
     """
+    from repro import machine
     from repro.recipe import Recipe
     from repro.reproduce import Scope, reproduce
+    from repro.stages import default
 
     chosen = Recipe.load(recipe, profile)
     scope = Scope(
@@ -66,8 +77,11 @@ def reproduce(
         seeds=seeds or chosen.seeds,
         steps=steps,
         limit=limit,
-        stages=frozenset(stages or ("train", "eval", "report")),
+        stages=frozenset(stages or default(chosen)),
+        processes=gpus or (max(1, len(machine.cards())) if chosen.scoring else 1),
     )
+    if not chosen.scoring and scope.stages & {"score-released", "sft"}:
+        raise click.UsageError(f"profile {profile} has no stage score-released or sft")
     folder = out or Path("runs") / f"{chosen.paper}-{chosen.profile_name}"
     with exits.continues():
         reproduce(chosen, folder, scope, jobs or default_jobs(), fresh=fresh)
@@ -168,3 +182,46 @@ def _watching(
     from repro.watch import watch
 
     return watch(recipe.paper, recipe.profile_name, arm, seed, steps, out, show.say)
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--profile", default="paper", show_default=True, help="What is rehearsed.")
+@click.option("--out", type=PATH, help="Empty folder to keep.  [default: one deleted after]")
+@click.option("--processes", type=click.IntRange(1), default=2, show_default=True,
+              help="Of a training, started by torchrun.")  # fmt: skip
+@json_option
+def rehearse(
+    recipe: str, profile: str, out: Path | None, processes: int, as_json: bool
+) -> None:  # fmt: skip
+    """A paper's configuration through every stage on a CPU, before a GPU is rented.
+
+    Random tiny weights and made data in the owners' schemas: data, sft, two RL steps with a kill
+    and a resume, every benchmark under its protocol, a ledger of its own, the report. Minutes. It
+    ends with what it could not rehearse, and why.
+
+    \b
+    Example:
+      repro rehearse ktr --out runs/rehearsal
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from repro.rehearse import CUTS, NOT_REHEARSED
+    from repro.rehearse import rehearse as run
+
+    with tempfile.TemporaryDirectory(prefix="reelproof-rehearsal-") as scratch:
+        at = out or Path(scratch)
+        checks = run(recipe, profile, at, Console(stderr=True), processes=processes)
+    if as_json:
+        show_json({"checks": [as_dict(check) for check in checks], "cuts": CUTS,
+                   "not_rehearsed": NOT_REHEARSED})  # fmt: skip
+        return
+    table(("rehearsed", "seconds", "seen"), [(c.name, f"{c.seconds:g}", c.seen) for c in checks])
+    click.echo("\nsmaller than the paper's:")
+    for key, (value, why) in CUTS.items():
+        click.echo(f"  {key} = {value}: {why}")
+    click.echo("could not be rehearsed:")
+    for text in NOT_REHEARSED:
+        click.echo(f"  {text}")

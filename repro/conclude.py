@@ -25,7 +25,7 @@ from evals.errors import BadInput, NotComparable
 from repro.machine import ROOT
 from results import compare as pairs
 from results import gate, ledger, publish, verdict
-from results.cells import START, Cell
+from results.cells import REHEARSAL, START, Cell
 from results.printed import Reported
 from results.schema import LedgerError
 from results.scoreboard import Board, MicroBoard
@@ -61,7 +61,8 @@ def published() -> bool:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The closing table, the report's path, and the registered claims of the fresh runs."""
+    """The closing table, the report's path, and the registered claims of the fresh runs; beside a
+    paper's numbers the claims are cells of their own."""
 
     text: str
     report: Path
@@ -70,7 +71,8 @@ class Conclusion:
 
 def conclude(folder: Path, *, out: Path, command: str) -> Conclusion:
     """Build the report of the runs in `folder`: of the micro profile beside the committed runs of
-    the same paper, of the paper profile beside the paper's numbers.
+    the same paper, of the paper profile (and a rehearsal, which fills no cell) beside the paper's
+    numbers.
 
     Raises BadInput when no whole run is there.
     """
@@ -80,13 +82,13 @@ def conclude(folder: Path, *, out: Path, command: str) -> Conclusion:
         runs = ledger.load(folder) if folder.is_dir() else []
         if not any(not run.record.partial for run in runs):
             raise BadInput(f"{folder} holds no whole run to report; `repro reproduce` makes some")
-        policy = verdict.load_policy()
-        claims = verdict.registered(runs, policy)
-        if any(run.record.profile == "paper" for run in runs):
+        if any(run.record.profile in ("paper", REHEARSAL) for run in runs):
             own = {run.record.paper for run in runs}
             board = publish.load_board(ROOT, folder)[0].only(own)
             path = report.build_suite(board, out, command=command, how=how_to_run)
-            return Conclusion(terminal.board_text(board), path, claims)
+            return Conclusion(terminal.board_text(board), path, ())
+        policy = verdict.load_policy()
+        claims = verdict.registered(runs, policy)
         beside = _reference(runs[0], folder)
         decided = verdict.registered(beside, policy) if beside else ()
         path = report.build(

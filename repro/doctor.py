@@ -50,7 +50,8 @@ def can_run(findings: list[Finding]) -> bool:
 
 def require_device(recipe: Recipe) -> None:
     """Raises EnvironmentFault where a recipe needs a GPU and there is none; nothing falls back."""
-    if not recipe.model.id.startswith("tiny/") and machine.gpu() is None:
+    here = recipe.model.id.startswith("tiny/") or Path(recipe.model.id).is_dir()
+    if not here and machine.gpu() is None:
         name = f"{recipe.paper} --profile {recipe.profile_name}"
         raise EnvironmentFault(
             f"torch sees no CUDA device, and {recipe.model.id} is not trained on a CPU; "

@@ -15,6 +15,8 @@ from evals.types import Protocol
 from repro.recipe import Recipe, Scoring
 
 TILE = 28 * 28
+#: What `repro eval --every-cell` writes: a line for each finished cell, and a file after the last.
+CELLS, DONE = "cells.jsonl", "cells.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def _asking(
         max_frames=frames,
         max_pixels=pixels,
         subset=subset,
+        decoding=replace(
+            base.decoding, max_new_tokens=s.max_new_tokens or base.decoding.max_new_tokens
+        ),
     )
     return Asking(name, protocol, _questions(name, subset))
 

@@ -60,6 +60,16 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+def cards() -> list[float]:
+    """GiB of memory of each CUDA device torch can use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    devices = range(torch.cuda.device_count())
+    return [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in devices]
+
+
 def git() -> dict[str, Any]:
     """`{"commit", "dirty"}` of the tree this code runs from; both None outside git.
 

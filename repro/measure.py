@@ -31,6 +31,7 @@ from evals.run import Work, stream, summary
 from evals.types import Decoding as Drawing
 from evals.types import Outcome, Protocol, Row
 from repro import __version__, machine
+from repro import weights as checkpoints
 from repro.arm import start_checkpoint
 from repro.folder import write_json
 from repro.recipe import Recipe
@@ -59,20 +60,24 @@ class Weights:
 
 
 def answering(model: str | None, recipe: Recipe | None) -> tuple[Model, Weights]:
-    """A scripted model, a server, a checkpoint folder (`vllm:` before it for vLLM), or (None) the
-    recipe's start checkpoint."""
+    """A scripted model, a server, a checkpoint folder or the hub's id of one that is here (`vllm:`
+    before it for vLLM), or (None) the recipe's start checkpoint."""
     if model in ("oracle", "parrot", "random") or (model or "").startswith("openai:"):
         loaded = models.load(str(model))
         return loaded, Weights(loaded.name)
     from repro.core.checkpoint import weights_sha256
 
-    engine, path = "", Path((model or "").removeprefix("vllm:"))
+    engine, said = "", (model or "").removeprefix("vllm:")
+    path = Path(said)
     if model is None:
         assert recipe is not None
         path, name, revision = start_checkpoint(recipe), recipe.model.id, recipe.model.revision
     else:
         engine, revision = ("vllm" if model.startswith("vllm:") else ""), None
         name = path.parent.name if path.name == "final" else path.name  # a run's own checkpoint
+        if checkpoints.is_id(said):
+            path, name = checkpoints.located(said), said
+            revision = checkpoints.revision_of(path)
     weights = Weights(name, revision, weights_sha256(path))
     identity = {"weights": str(weights.sha256), "processor": _processor_sha256(path)}
     identity |= _engine_of(engine)
@@ -148,10 +153,12 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
     probe: str | None = None,
     means: Means | None = None,
+    trained: Path | None = None,
 ) -> ledger.Run:
     """Evaluate and file the record in `out`, which the caller holds; returns it as read back.
 
-    Curves and token view of a training run in the same folder are filed with it. Raises
+    Curves and token view of the training run in `trained` (by default the same folder) are filed
+    with it. Raises
     EnvironmentFault where the run cannot go on; the rows so far stay, and a second call continues.
     """
     means, work = means or Means(), Work()
@@ -199,11 +206,12 @@ def measure(
         "partial": limit is not None and limit < len(benchmark.samples),
         "who": machine.who(),
     }
-    trained = (out / "done.json").exists()
+    home = trained or out
+    done = (home / "done.json").exists()
     run = ledger.write(
         record, [asdict(row) for row in rows], out,
-        curves=out / ledger.CURVES if trained else None,
-        tokens=out / ledger.TOKENS if trained and (out / ledger.TOKENS).exists() else None,
+        curves=home / ledger.CURVES if done else None,
+        tokens=home / ledger.TOKENS if done and (home / ledger.TOKENS).exists() else None,
     )  # fmt: skip
     _further(record, rows, benchmark, out)
     write_json(out / WORK, _cost(work, rows, means.decoding))

@@ -83,7 +83,7 @@ def _models(recipe: Recipe) -> Iterable[Need]:
     if recipe.sft:
         named.append((recipe.sft.model.id, recipe.sft.model.revision, {"sft"}))
     for name, revision, stages in named:
-        if "/" in name and not name.startswith("tiny/"):
+        if "/" in name and not name.startswith("tiny/") and not Path(name).is_dir():
             folder = f"models/{name.replace('/', '--')}"
             yield Need(
                 f"model:{name}", revision or UNRESOLVED, "checkpoint", frozenset(stages), size,

@@ -322,8 +322,8 @@ class _Case:
         return own.seconds(self.sizes, self.card, self._speed(t.use_vllm))
 
     def sft(self) -> StageBill:
-        """The cold start: fp32 weights whole on every card, which takes its share of a batch."""
-        s, gpus = self.recipe.sft, self.hardware.gpus
+        """The cold start: one process, fp32 weights whole on its card."""
+        s = self.recipe.sft
         assert s is not None
         mean = float(self.recipe.cost.completion_tokens or 0)
         seen = cost.clip(
@@ -341,7 +341,7 @@ class _Case:
             del parts["reference"]
         seconds = work.seconds(self.sizes, self.card, self._speed(False))
         what = f"cold start: {s.max_steps} steps, on request"
-        return self._stage("sft", what, work, seconds, memory.peak(kept), gpus)
+        return self._stage("sft", what, work, seconds, memory.peak(kept), 1)
 
     # --- evaluation
 

@@ -264,7 +264,7 @@ class Scoring:
     `NAME/SUBSET`) is asked under it at each of frames x max_pixels, and those in `own_words` also
     with `own_prompt` and read by `own_grader`, in all combinations. seeds, batches: one re-score
     each, in pairs; a trained arm is asked once, under its training seed and the first batch, and
-    arms other than `arm` only at `trained_frames`.
+    arms other than `arm` only at `trained_frames`. max_new_tokens: None for the protocol's.
     """
 
     released: str
@@ -281,6 +281,7 @@ class Scoring:
     seeds: tuple[int, ...]
     batches: tuple[int, ...]
     engine: Literal["transformers", "vllm"]
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)

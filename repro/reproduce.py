@@ -19,7 +19,7 @@ from rich.console import Console
 
 from evals import benchmarks
 from evals.errors import BadInput
-from repro import folder
+from repro import folder, machine, stages
 from repro.children import Chain, Stage, run
 from repro.doctor import require_device
 from repro.recipe import Recipe, papers
@@ -31,13 +31,17 @@ COLD = "cold"
 
 @dataclass(frozen=True)
 class Scope:
-    """What a run covers. steps, limit: shorter than the recipe says, None for the recipe's."""
+    """What a run covers. steps, limit: shorter than the recipe says, None for the recipe's.
+
+    processes: of one training. stages: of repro.stages.
+    """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int | None = None
     limit: int | None = None
     stages: frozenset[str] = frozenset({"train", "eval", "report"})
+    processes: int = 1
 
 
 def reproduce(
@@ -55,19 +59,47 @@ def reproduce(
     fresh: delete what an earlier run left there. program: the child's command (a test's own).
     """
     console = console or Console()
-    require_device(recipe)
+    working = scope.stages - {"report"}
+    if working:
+        require_device(recipe)
     with folder.writing(out, resume=True):
         if fresh:
             _delete(out)
-        remember(recipe, out, scope)
-        if scope.stages & {"train", "eval"}:
+        if working and recipe.scoring:
             with showing(console) as show:
-                questions = prepare(recipe, scope, show)
-                run(chains(recipe, out, scope, questions), jobs, show, program=program)
+                stages.check(recipe, scope.stages, scope.arms, show)
+        remember(recipe, out, scope)
+        if working:
+            with showing(console) as show:
+                _work(recipe, out, scope, jobs, show, program)
         if "report" in scope.stages:
             console.print(
                 closing(recipe, out, scope), markup=False, highlight=False, soft_wrap=True
             )
+
+
+def _work(
+    recipe: Recipe, out: Path, scope: Scope, jobs: int, show: Show, program: Sequence[str]
+) -> None:
+    """Arm by arm where the recipe has one benchmark, stage by stage where it has cells."""
+    if recipe.scoring is None:
+        questions = prepare(recipe, scope, show)
+        run(chains(recipe, out, scope, questions), jobs, show, program=program)
+        return
+    name, each = _name(recipe), (scope.arms, scope.seeds)
+    if "sft" in scope.stages:
+        chain = stages.sft_chain(recipe, name, out, scope.steps)
+        run([chain], 1, show, program=program)
+    if "train" in scope.stages:
+        arms = [(arm, seed) for seed in scope.seeds for arm in scope.arms]
+        run([(_training(recipe, out, scope, *each),) for each in arms], 1, show, program=program)
+    found = []
+    if "score-released" in scope.stages:
+        found += stages.score_chains(recipe, name, out, scope.limit)
+    if "eval" in scope.stages:
+        found += stages.eval_chains(recipe, name, out, *each, scope.limit)
+    devices = [str(i) for i in range(len(machine.cards()))]
+    run(found, jobs, show, program=program, devices=devices)
 
 
 def prepare(recipe: Recipe, scope: Scope, show: Show) -> int:
@@ -106,6 +138,7 @@ def chains(recipe: Recipe, out: Path, scope: Scope, questions: int) -> list[Chai
 def _training(recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int) -> Stage:
     at = out / f"{arm}-s{seed}"
     argv = ["train", _name(recipe), *_which(recipe, arm, seed), "--out", str(at), "--resume"]
+    argv += stages.cold_start(out)
     steps = recipe.arm(arm).trainer.max_steps
     if scope.steps is not None:
         steps = scope.steps
@@ -117,6 +150,7 @@ def _training(recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int) -> S
         pace=at / "metrics.jsonl",
         total=steps,
         log=out / "logs" / f"{at.name}-train.log",
+        program=stages.launcher(scope.processes),
     )
 
 

@@ -30,6 +30,7 @@ from results.verdict import Verdict, decide
 
 Kind = Literal["score", "score (trained)", "claim"]
 PROFILE = "paper"  # micro numbers are never compared with a paper's
+REHEARSAL = "rehearsal"  # random weights on made data: never a cell, never filed with real runs
 START = "cold"  # arms whose name starts so are checkpoints to start from: nobody trains them here
 
 

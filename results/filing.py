@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from results import ledger
+from results.cells import REHEARSAL
 from results.ledger import RECORD, Run
 from results.schema import LedgerError, Record, decode, parse
 
@@ -47,17 +48,25 @@ def place(run: Run) -> Path:
     return cell / f"{name}@{revision}-{record.protocol_hash}-s{record.seed}-{record.n}{metric}"
 
 
-def add(source: Path | str, root: Path | str, *, dry_run: bool = False) -> list[Filed]:
+def add(
+    source: Path | str, root: Path | str, *, dry_run: bool = False, rehearsal: bool = False
+) -> list[Filed]:
     """File every run under `source` into the ledger at `root`; nothing is filed if one is bad.
 
     Hashes are checked against the files, then computed again for the files as written here, so a
     run filed twice is the same bytes. Writers take turns: of two different runs for one place the
-    second is refused. dry_run: everything but the writing. Raises LedgerError: no record, rows that
-    contradict their record, a partial run, or another run already filed in the same place.
+    second is refused. dry_run: everything but the writing. rehearsal: whether these are runs of
+    `repro rehearse`, for a ledger of their own. Raises LedgerError: no record, rows that contradict
+    their record, a partial run, a rehearsal where none is meant (or the other way), or another run
+    already filed in the same place.
     """
     home = Path(root)
     ended = failures(source) if Path(source).is_dir() else []
     runs = [(run, home / place(run)) for run in _sound(Path(source), bool(ended))]
+    for run, _ in runs:
+        if (run.record.profile == REHEARSAL) != rehearsal:
+            what = "no rehearsal" if rehearsal else "a rehearsal: random weights on made data"
+            raise LedgerError(f"{run.directory} is {what}; it is not filed")
     if dry_run:
         _free(runs, source)
         return [_file(run, target, True) for run, target in runs] + [
