@@ -54,15 +54,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return microworld.make("train", n=4, cache=tmp_path_factory.mktemp("films"))
 
 
-def start(
-    file: str, tmp_path: Path, films: Path, *, stage: int = 0, **variables: str
-) -> Path:
+def start(file: str, tmp_path: Path, films: Path, *, stage: int = 0, **variables: str) -> Path:
     """Run a launch file on small data; the folder of its run."""
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     source = ROOT / "repro" / "ktr" / "recipe.yaml"
-    subprocess.run(
-        [sys.executable, "-c", RECIPE, str(source), str(recipe), str(stage)], check=True
-    )
+    subprocess.run([sys.executable, "-c", RECIPE, str(source), str(recipe), str(stage)], check=True)
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "RECIPE": str(recipe), "PROFILE": "micro",
         "OUT": str(out), "PORT": str(port()), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
@@ -87,15 +83,18 @@ def trained_by(out: Path) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_torchrun_with_zero_3(tmp_path: Path, films: Path) -> None:
     assert trained_by(start("torchrun.sh", tmp_path, films, stage=3, CARDS="2")) == 2
 
 
+@pytest.mark.slow
 def test_accelerate(tmp_path: Path, films: Path) -> None:
-    """`--cpu` stands in for accelerate.yaml's GPUs."""
+    """accelerate.yaml asks for GPUs; where there are none, its processes speak gloo."""
     assert trained_by(start("accelerate.sh", tmp_path, films, CARDS="2")) == 2
 
 
+@pytest.mark.slow
 def test_slurm_on_two_nodes(tmp_path: Path, films: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -117,6 +116,6 @@ def test_the_files_name_only_options_that_exist() -> None:
     said = CliRunner().invoke(cli, ["train", "--help"]).output
     for path in LAUNCH.iterdir():
         text = path.read_text()
-        assert "/work" not in text and "runs/" in text or path.suffix in (".yaml", ".sbatch")
+        assert ("/work" not in text and "runs/" in text) or path.suffix in (".yaml", ".sbatch")
         for option in ("--profile", "--arm", "--seed", "--out", "--resume"):
             assert option in said
