@@ -194,7 +194,7 @@ def _watching(
 def rehearse(
     recipe: str, profile: str, out: Path | None, processes: int, as_json: bool
 ) -> None:  # fmt: skip
-    """Every stage of a paper in small, on a CPU, before a GPU is rented.
+    """Every stage of a paper in small, before a GPU is rented.
 
     Random tiny weights and made data in the owners' schemas: data, sft, two RL steps with a kill
     and a resume, every benchmark under its protocol, a ledger of its own, the report. Minutes. It
