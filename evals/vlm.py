@@ -210,14 +210,16 @@ class VLM:
 
     def features(self, prompts: Sequence[Encoded]) -> list[Tensor | None]:
         """Vision features (n, H) per prompt, the tower run once over all their clips; prompts that
-        hold the same pixels share them. (n, H + D H) for a tower that also feeds D layers."""
+        hold the same pixels share them. (n, H + D H) for a tower that also feeds D layers. Without
+        gradient where the tower is frozen, whatever transformers makes of its inputs."""
         clips = {id(p.pixels): p for p in prompts if p.pixels is not None}
         if not clips:
             return [None] * len(prompts)
         pixels = torch.cat([cast(Tensor, p.pixels) for p in clips.values()]).to(self.device)
         grids = torch.cat([cast(Tensor, p.grid) for p in clips.values()]).to(self.device)
         self.patches += len(pixels)
-        with self._casting():
+        trains = any(p.requires_grad for p in self.visual.parameters())
+        with self._casting(), torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             out = self.visual(pixels.to(self.visual.dtype), grid_thw=grids)
         wide = torch.cat([out.pooler_output, *(getattr(out, "deepstack_features", None) or ())], -1)
         sizes = (grids.prod(-1) // self.merge**2).tolist()

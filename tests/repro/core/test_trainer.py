@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from evals import mrope
 from evals.errors import BadInput
 from evals.types import Sample
 from evals.vlm import VLM
+from repro.core import lora
 from repro.core.health import Diverged
 from repro.core.method import Method
 from repro.core.rollout import Sampler
@@ -531,3 +533,19 @@ def test_one_process_trains_on_one_gpu_of_many(
     t.train()
     assert t.args.n_gpu == 1 and t.args.train_batch_size == 1
     assert not isinstance(t.model_wrapped, torch.nn.DataParallel)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_frozen_tower_keeps_no_graph_under_gradient_checkpointing(
+    trainer: Make, student: VLM, records: list[Sample], adapters: bool
+) -> None:
+    """transformers then makes embeddings require gradients, those of the patches too; features are
+    kept over steps, and a graph of theirs would be walked twice."""
+    film = next(r for r in records if r.modality == "video")
+    vlm = student.around(copy.deepcopy(student.model))
+    trained = {"lora": lora.adapted(vlm, 4, 8, seed=0)} if adapters else {"freeze": True}
+    t = trainer("ktr", steps=2, pool=[film], gradient_checkpointing=True, **trained)
+    t.train()
+    assert [r["grad_norm"] > 0 for r in rows_of(t)] == [True, True]
+    (features,) = t.vlm.features([t.prompts.build(film).encoded])
+    assert not features.requires_grad
