@@ -123,6 +123,7 @@ def train(
       repro train ktr --arm grpo --seed 0 --out runs/mine
       repro train ktr --stage sft --out runs/cold
       repro train ktr --data my.jsonl --videos films --model DIR --out runs/mine
+      torchrun --nproc_per_node 8 -m repro train ktr --profile paper --out runs/mine
     """
     name = recipe or also
     if name is None:

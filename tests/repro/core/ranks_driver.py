@@ -5,6 +5,7 @@ a gloo group, as torchrun would have started it.
 
     request  out, model, data, arm, steps, processes (0: without a group)
              trainer, switches   fields in place of the recipe's
+             view                likewise, of what the model is shown
              freeze              whether the vision tower is frozen
              order               place of the record in the data, place by place over the steps
              kill                [step, rank]: SIGKILL of all processes while that step is computed
@@ -52,7 +53,8 @@ def recipe(request: Request) -> Recipe:
         for n, a in full.arms.items()
     }
     model = replace(full.model, freeze_vision=request.get("freeze", False))
-    return replace(full, arms=arms, model=model)
+    view = replace(full.view, **request.get("view", {}))
+    return replace(full, arms=arms, model=model, view=view)
 
 
 def pay_parity(rollouts: Any) -> torch.Tensor:
@@ -85,6 +87,8 @@ def interfere(request: Request, group: int) -> None:
                 return [f * float("nan") for f in found]
             if fail[2] == "gone":
                 os._exit(4)
+            if fail[2] == "signal":
+                signal.raise_signal(signal.SIGTERM)
         return found
 
     turn = Collector._round

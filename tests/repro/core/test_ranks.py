@@ -20,6 +20,7 @@ from evals.errors import BadInput
 from evals.vlm import VLM
 from repro.core import checkpoint, ranks, zero
 from repro.recipe import Recipe
+from tests.tiny import tiny_qwen3_vl
 
 pytestmark = pytest.mark.timeout(600)  # real processes, perhaps on a busy machine
 
@@ -204,6 +205,31 @@ def test_bf16_trains(run: Run, tmp_path: Path, stage: int) -> None:
     assert two["mismatch"] < 1
 
 
+@pytest.fixture(scope="module")
+def other(student: VLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen3-VL, whose tower feeds the first layers of the language model too."""
+    vlm = tiny_qwen3_vl(student.processor.tokenizer)
+    folder = tmp_path_factory.mktemp("other")
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_processes_train_qwen3_vl_as_one(
+    run: Run, tmp_path: Path, other: Path, stage: int
+) -> None:
+    given = {"model": str(other), "view": {"min_pixels": 64 * 64, "max_pixels": 64 * 64}}
+    for name, processes in (("one", 0), ("two", 2)):
+        answer = run(tmp_path / name, processes=processes, stage=stage if processes else 0,
+                     order=BLIND, **given)  # fmt: skip
+        assert not any(answer["codes"]), answer["said"]
+    for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
+        for name in ("loss", "grad_norm", "kl", "reward"):
+            assert b[name] == pytest.approx(a[name], rel=2e-5, abs=2e-7), (name, a["step"])
+
+
 # --- resuming ----------------------------------------------------------------------------------
 
 
@@ -289,6 +315,16 @@ def test_what_fails_in_one_process_ends_all(
     assert answer["codes"] == codes
     assert said in answer["said"][0] and answer["said"][1] == ""
     assert [p.name for p in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+def test_a_signal_to_one_process_lets_the_step_of_all_end_and_be_saved(
+    run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stopped = run(out, fail=[1, 1, "signal"], trainer={"save_steps": 100})
+    assert stopped["codes"] == [143, 143]
+    assert stopped["said"][0].startswith("interrupted") and stopped["said"][1] == ""
+    assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-1"]
 
 
 def test_processes_must_divide_the_prompts(run: Run, tmp_path: Path) -> None:
