@@ -1,6 +1,6 @@
 """A vision-language model with its positions in our hands: load, encode, embed, run, sample.
 
-A clip is encoded once, a prompt is prefilled once and its cache expanded to the samples drawn from
+A clip is encoded once, a prompt is prefilled once and its cache shared by the samples drawn from
 it; position ids are computed by `evals.mrope` and given to every forward, in generation too.
 """
 
@@ -294,7 +294,7 @@ class VLM:
     ) -> list[list[Sampled]]:
         """`decoding.samples` completions per prompt. Vision pads and markers cannot be drawn.
 
-        Prompts are prefilled once, left-padded to one length; their cache is then repeated.
+        Prompts are prefilled once, left-padded to one length; their completions share its cache.
         seeds: one per prompt; what is drawn for a prompt does not depend on the prompts beside it.
         features: of the prompts' clips, where they are known already. shared: prefill once what
         prompts with the same pixels have in common (evals.sharing).
@@ -327,13 +327,13 @@ class VLM:
         else:
             width = max(len(p.ids) for p in prompts)
             hidden, keep = self._prefill(prompts, features, width, cache)
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-        hidden, keep = hidden.repeat_interleave(n, 0), keep.repeat_interleave(n, 0)
+        hidden = hidden.repeat_interleave(n, 0)
+        # A prompt's completions grow side by side in its row: the cache is never repeated.
+        attend = keep[:, None, None].expand(-1, 1, n, -1)
+        own = torch.eye(n, dtype=torch.bool, device=self.device).expand(len(prompts), 1, n, n)
         at = torch.tensor([p.next_position for p in prompts], device=self.device)
-        at = at.repeat_interleave(n)
         drawn, logps = [], []
-        done = torch.zeros(len(at), dtype=torch.bool, device=self.device)
+        done = torch.zeros(len(hidden), dtype=torch.bool, device=self.device)
         for step in range(decoding.max_new_tokens):
             token, logp = self._draw(hidden, decoding, generators)
             drawn.append(torch.where(done, self.end, token))
@@ -341,9 +341,10 @@ class VLM:
             done |= torch.isin(token, torch.tensor(self.ends, device=self.device))
             if bool(done.all()) or step + 1 == decoding.max_new_tokens:
                 break
-            keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
-            where = (at + step).view(1, -1, 1).expand(3, -1, -1)
-            hidden = self.run(drawn[-1][:, None], None, where, keep[:, None, None], cache)[:, -1]
+            attend = torch.cat([attend, own], -1)
+            where = (at + step).view(1, -1, 1).expand(3, -1, n)
+            embeds = self.net.get_input_embeddings()(drawn[-1].view(-1, n))
+            hidden = self.hidden(embeds, where, attend, cache).flatten(0, 1)
         rows = [
             self._trim(ids, lps)
             for ids, lps in zip(

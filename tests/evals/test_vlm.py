@@ -493,9 +493,9 @@ def test_generation_goes_on_at_the_next_position(student: VLM, prompts: list[Enc
         assert torch.equal(seen[0][:, row, width - len(prompt.ids) :], prompt.positions)
     assert len(seen) == 12  # the last token needs no forward
     for step, fed in enumerate(seen[1:]):
-        assert fed.shape == (3, 8, 1)
-        expected = [prompt.next_position + step for prompt in prompts for _ in range(2)]
-        assert fed[:, :, 0].tolist() == [expected] * 3
+        assert fed.shape == (3, 4, 2)
+        expected = [[prompt.next_position + step] * 2 for prompt in prompts]
+        assert fed.tolist() == [expected] * 3
 
 
 def test_a_prompt_is_prefilled_once(student: VLM, prompts: list[Encoded]) -> None:
