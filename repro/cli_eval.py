@@ -127,7 +127,7 @@ def eval_(
         return
     if model is None and recipe is None:
         raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
-    if benchmark is None and recipe is None:
+    if benchmark is None and recipe is None and not every_cell:
         raise click.UsageError("name a benchmark, for example: --benchmark microworld")
     reading = _Reading(decoder, workers, clip_seconds, cache, batch)
     if every_cell:

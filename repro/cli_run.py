@@ -134,10 +134,12 @@ def train(
         raise click.UsageError("the cold start trains to its end: leave --until out")
     from rich.console import Console
 
+    from repro import machine
     from repro.arm import train_arm
     from repro.coldstart import total_steps, train_sft
     from repro.doctor import require_device
     from repro.folder import read_json
+    from repro.plan import require_fits
     from repro.recipe import Recipe
     from repro.show import clock, showing
 
@@ -150,6 +152,8 @@ def train(
         work = partial(train_arm, chosen, arm, until=until)
     out = out or Path("runs") / f"{chosen.paper}-{arm}-s{seed}"
     require_device(chosen)
+    if stage == "rl" and (cards := machine.cards()):
+        require_fits(chosen, (arm,), min(cards), int(os.environ.get("WORLD_SIZE", "1")))
     again = exits.continues(exits.resuming(resume))
     with showing(Console(stderr=True)) as show, again:
         seen = _watching(chosen, arm, seed, total, out, show) if data is model is None else None
