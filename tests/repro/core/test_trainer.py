@@ -156,7 +156,7 @@ def test_position_ids_are_those_of_evals_mrope(
     assert torch.equal(prefill[:, 0], wanted)
     assert len(decoding) == 7
     for step, positions in enumerate(decoding):
-        assert (positions == following + step).all() and positions.shape == (3, 4, 1)
+        assert (positions == following + step).all() and positions.shape == (3, 1, 4)
     for positions in (policy, shuffled, reference):
         assert torch.equal(positions[:, 0, :p], wanted)
         branches = positions[:, 0, p:].view(3, 4, -1)
