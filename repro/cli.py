@@ -124,7 +124,11 @@ def _mark(finding: Any) -> str:
 )  # fmt: skip
 @click.option("--rate", type=click.FloatRange(min=0), help="Price of a GPU-hour.")
 @click.option("--cells", is_flag=True, help="Also every cell: what it would run, and its cost.")
-@click.option("--markdown", is_flag=True, help="The README's table instead.")
+@click.option(
+    "--markdown",
+    is_flag=True,
+    help="The README's table instead; with --cells that of the paper's own README.",
+)
 @json_option
 def plan(
     recipe: str, profile: str, arms: str | None, seeds: tuple[int, ...], jobs: int | None,
@@ -155,7 +159,7 @@ def plan(
     if as_json:
         show_json(as_dict(found))
     elif markdown:
-        click.echo(plantext.markdown(found))
+        click.echo(plantext.cells_markdown(found) if cells else plantext.markdown(found))
     else:
         table(("", ""), plantext.summary(found))
     if bill is None:

@@ -113,6 +113,14 @@ def test_the_readme_s_table_is_the_plan_s(paper: Recipe) -> None:
     )
 
 
+def test_the_paper_s_own_readme_has_every_cell(paper: Recipe) -> None:
+    text = (ROOT / "repro" / "ktr" / "README.md").read_text()
+    block = plantext.cells_markdown(forecast(paper, paper.run, paper.seeds, 1))
+    assert block in text, "repro plan ktr --profile paper --cells --markdown prints it again"
+    code, said, _ = run("ktr", "--profile", "paper", "--cells", "--markdown")
+    assert (code, said.strip()) == (0, block)
+
+
 def test_unknowns_are_named(paper: Recipe) -> None:
     unknown = forecast(paper, paper.run, paper.seeds, 1).unknown
     assert "model.revision" in unknown and any("Video-MME" in u for u in unknown)
