@@ -167,6 +167,7 @@ def plan(
     if not (as_json or markdown):
         for headings, rows in (
             (plantext.HEADINGS, plantext.stages(bill)),
+            (plantext.MOMENTS, plantext.moments(bill)),
             *([(plantext.CELLS, plantext.cells(bill))] if cells else []),
             (plantext.DOWNLOADS, plantext.downloads(bill)),
         ):

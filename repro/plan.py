@@ -8,7 +8,7 @@ by stage (`bill`); GPU-hours are of cards that wait for nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from evals.errors import BadInput, EnvironmentFault
@@ -71,13 +71,15 @@ class Download:
 
 @dataclass(frozen=True)
 class Bill:
-    """A plan for `gpus` cards of one kind. price: of all GPU-hours at `rate` a GPU-hour."""
+    """A plan for `gpus` cards of one kind. moments: of a training step of the first arm, GiB on one
+    card by what holds it. price: of all GPU-hours at `rate` a GPU-hour."""
 
     gpu: str
     gpus: int
     efficiency: float
     stages: tuple[StageBill, ...]
     cells: tuple[CellBill, ...]
+    moments: Mapping[str, Mapping[str, float]]
     gpu_hours: float
     hours: float
     rate: float | None
@@ -207,6 +209,12 @@ def bill(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int], hardware: Ha
         efficiency=hardware.efficiency,
         stages=tuple(stages),
         cells=tuple(cells),
+        moments={
+            moment: {part: held / GIB for part, held in parts.items()}
+            for moment, parts in train_memory(
+                recipe, recipe.arm(arms[0]).trainer, case.sizes, hardware.gpus
+            ).items()
+        },
         gpu_hours=gpu_hours,
         hours=sum(s.hours for s in wanted),
         rate=hardware.rate,
@@ -234,7 +242,12 @@ def require_fits(recipe: Recipe, arms: Sequence[str], gib: float, gpus: int) -> 
 
 
 def train_peak(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> tuple[str, float]:
-    """The stage of a training step that needs most memory on one card, and its bytes."""
+    """The moment of a training step that needs most memory on one card, and its bytes."""
+    return memory.peak(train_memory(recipe, t, sizes, gpus))
+
+
+def train_memory(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> dict[str, memory.Parts]:
+    """Bytes on one card at each moment of a training step, by what holds them."""
     trained = memory.adapters(sizes, t.lora_r) if t.use_peft else None
     asked = _asked(recipe, recipe.cost.completion_tokens or t.max_completion_length)
     share = max(1, t.prompts_per_step // (gpus * t.gradient_accumulation_steps))
@@ -242,11 +255,9 @@ def train_peak(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> tuple[str
         asked.prompt, asked.seen.patches, t.max_completion_length, t.num_generations, share
     )
     half = t.bf16 and t.deepspeed > 0  # otherwise the weights stay fp32 (repro.arm.trainable)
-    return memory.peak(
-        memory.stages(
-            sizes, load, "packed", dtype=2 if half else 4, ranks=gpus, zero=t.deepspeed,
-            checkpointing=t.gradient_checkpointing, trained=trained,
-        )
+    return memory.stages(
+        sizes, load, "packed", dtype=2 if half else 4, ranks=gpus, zero=t.deepspeed,
+        checkpointing=t.gradient_checkpointing, trained=trained,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ CELLS_BEGIN, CELLS_END = "<!-- cells: begin -->", "<!-- cells: end -->"
 Rows = list[tuple[str, ...]]
 HEADINGS = ("stage", "what", "GPU memory", "tokens", "exaFLOP", "GPU-hours", "hours")
 CELLS = ("stage", "what", "benchmark", "frames", "runs", "GPU-hours")
+MOMENTS = ("in a training step", "GiB", "on each card")
 DOWNLOADS = ("download", "where", "commit", "size")
 
 
@@ -57,6 +58,15 @@ def _stage(stage: StageBill) -> tuple[str, ...]:
         f"{stage.tokens / 1e6:,.0f} M", f"{stage.exaflop:.1f}", f"{stage.gpu_hours:.0f}",
         f"{stage.hours:.1f}",
     )  # fmt: skip
+
+
+def moments(bill: Bill) -> Rows:
+    """A line for each moment of a training step: what holds its memory."""
+    return [
+        (moment, f"{sum(parts.values()):.1f}",
+         ", ".join(f"{name} {held:.1f}" for name, held in parts.items()))
+        for moment, parts in bill.moments.items()
+    ]  # fmt: skip
 
 
 def cells(bill: Bill) -> Rows:

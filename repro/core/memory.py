@@ -193,10 +193,12 @@ def stages(
     passing = {"one layer": load.tokens(path) * layer_bytes(sizes, dtype)}
     prefill = load.prompt * load.copies(path) * layer_bytes(sizes, dtype)
     cache = load.rows * (load.prompt + load.completion) * sizes.layers * 2 * sizes.kv * dtype
+    shared = zero == 3 and ranks > 1  # sampling gathers every weight (repro.core.zero.whole)
+    gathered = {"gathered": sizes.parameters * dtype * (1 - 1 / ranks)} if shared else {}
     heads = {name: head(sizes, load, path, name, dtype=dtype) for name in LOGITS[path]}
     seen = {"vision tower": kept["vision tower"]} if path == "packed" else {}
     return {
-        "sample": {**fixed, **seen, "cache": cache, "one layer": prefill},
+        "sample": {**fixed, **gathered, **seen, "cache": cache, "one layer": prefill},
         "policy": {**fixed, **kept, **heads["policy"]},
         "other passes": {**fixed, **kept, **passing, **heads["other passes"]},
         "backward": {**fixed, **gradients, **kept, **heads["backward"]},

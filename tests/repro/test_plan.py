@@ -62,6 +62,8 @@ def test_stages_add_up(paper: Recipe) -> None:
 def test_more_cards_hold_less_each_and_take_less_time(paper: Recipe) -> None:
     few, many = (bill(paper, ("ktr",), (0,), Hardware(gpus=n)) for n in (4, 8))
     (a,), (b,) = ([s for s in x.stages if s.stage == "train"] for x in (few, many))
+    assert many.moments["sample"]["cache"] > 0 and many.moments["policy"]["logits"] > 0
+    assert sum(many.moments[b.peak].values()) == pytest.approx(b.memory_gib)
     assert b.memory_gib < a.memory_gib and b.hours < a.hours
     vllm = replace(paper.arms["ktr"], trainer=replace(paper.arms["ktr"].trainer, use_vllm=True))
     faster = bill(replace(paper, arms={"ktr": vllm}), ("ktr",), (0,), Hardware())

@@ -18,6 +18,7 @@ from repro.core.memory import (
     Load,
     Sizes,
     activations,
+    adapters,
     block_bytes,
     head,
     layer_bytes,
@@ -77,6 +78,33 @@ def test_adam_keeps_a_copy_of_half_precision_weights() -> None:
     assert static(TOY) == {"weights": 2 * n, "reference": 2 * n, "Adam": 12 * n}
     assert static(TOY, dtype=4)["Adam"] == 8 * n
     assert static(TOY, ranks=4)["weights"] == n / 2
+
+
+def test_sampling_holds_every_weight_whole() -> None:
+    """ZeRO-3 gathers them for it; alone, or at another stage, they are whole anyway."""
+    n = 2 * TOY.parameters
+    assert stages(TOY, ASK, "packed", ranks=4)["sample"]["gathered"] == n * 3 / 4
+    assert "gathered" not in stages(TOY, ASK, "packed", ranks=4)["policy"]
+    assert "gathered" not in stages(TOY, ASK, "packed", ranks=4, zero=2)["sample"]
+    assert "gathered" not in stages(TOY, ASK, "packed")["sample"]
+
+
+def test_a_zero_stage_shares_what_it_says_and_adapters_train_little() -> None:
+    n = TOY.parameters
+    assert static(TOY, ranks=4, zero=2) == {"weights": 2 * n, "reference": 2 * n, "Adam": 3 * n}
+    assert static(TOY, ranks=4, zero=0)["Adam"] == 12 * n
+    few = adapters(TOY, 2)
+    assert few == 2 * 2 * (2 * (8 + 8) + 2 * (8 + 4) + 3 * (8 + 16))
+    assert static(TOY, trained=few) == {"weights": 2 * n, "Adam": 12 * few}
+
+
+def test_several_prompts_at_once_are_that_many() -> None:
+    two = replace(ASK, prompts=2)
+    for path in ("packed", "plain"):
+        assert two.tokens(path) == 2 * ASK.tokens(path)
+        assert two.copies(path) == 2 * ASK.copies(path)
+    one, more = (stages(TOY, load, "packed")["sample"]["cache"] for load in (ASK, two))
+    assert more == 2 * one
 
 
 def test_the_peak_is_the_largest_stage() -> None:
