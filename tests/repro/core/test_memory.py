@@ -115,7 +115,7 @@ def test_the_peak_is_the_largest_stage() -> None:
             for path in ("packed", "plain")
         )
         alone = stages(QWEN_7B, KTR_7B, "packed", checkpointing=checkpointing)
-        assert peak(alone)[0] == peak(release)[0] == "backward"
+        assert peak(alone)[0] == "backward"
         assert peak(ours)[1] < peak(release)[1]
 
 
