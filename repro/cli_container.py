@@ -56,12 +56,13 @@ def build(
     click.echo(name)
 
 
-@container.command(context_settings={"ignore_unknown_options": True})
+@container.command(context_settings={"allow_interspersed_args": False})
 @target_option
 @image_option
 @click.option("--runs", type=PATH, default=Path("runs"), show_default=True, help="As /runs.")
 @click.option("--cache", type=PATH, help="As /cache/hf.  [default: $HF_HOME]")
 @click.option("--data", type=FOLDER, help="Benchmarks' data, read-only, as $REELPROOF_DATA.")
+@click.option("--model", type=FOLDER, help="A checkpoint, read-only, as /model.")
 @click.option("--gpus", metavar="all|none|0,1", help="[default: all, none for the cpu target]")
 @click.option("--user", metavar="UID:GID", help="[default: you]")
 @click.option("--offline", is_flag=True, help="No network, and the hub's offline mode.")
@@ -72,8 +73,8 @@ def build(
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     target: str, image: str | None, runs: Path, cache: Path | None, data: Path | None,
-    gpus: str | None, user: str | None, offline: bool, shm: str, ipc: str, writable: bool,
-    env: tuple[str, ...], command: tuple[str, ...],
+    model: Path | None, gpus: str | None, user: str | None, offline: bool, shm: str, ipc: str,
+    writable: bool, env: tuple[str, ...], command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run a repro command in a container; its exit code is passed on.
 
@@ -82,7 +83,7 @@ def run(
     \b
     Examples:
       repro container run -- reproduce ktr
-      repro container run --target train -- reproduce ktr --profile paper
+      repro container run --target eval --model DIR -- eval --benchmark mmvu --model /model
     """
     import os
 
@@ -92,7 +93,7 @@ def run(
 
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     setting = Setting(
-        image or named(target), command, runs=runs, cache=cache or home, data=data,
+        image or named(target), command, runs=runs, cache=cache or home, data=data, model=model,
         gpus=gpus or ("none" if target == "cpu" else "all"), user=user or "", offline=offline,
         shm=shm, ipc="host" if ipc == "host" else "private", writable=writable, env=env,
     )  # fmt: skip

@@ -5,7 +5,7 @@
 | /runs            | `--runs`, by default ./runs           | writable; files are yours     |
 | /cache/hf        | `--cache`, by default $HF_HOME        | writable                      |
 | /cache           | a volume that goes with the container | writable                      |
-| /data            | `--data`, where given                 | read-only                     |
+| /data, /model    | `--data`, `--model`, where given      | read-only                     |
 | everything else  | the image                             | read-only, /tmp lies in memory |
 
 No capability, no new privileges; the user is the caller, so that results belong to them.
@@ -158,6 +158,7 @@ class Setting:
     runs: Path | None = None
     cache: Path | None = None
     data: Path | None = None
+    model: Path | None = None
     gpus: str = "none"
     user: str = ""
     offline: bool = False
@@ -174,7 +175,7 @@ def options(setting: Setting, environ: Mapping[str, str] = os.environ) -> dict[s
         "image": setting.image,
         "command": list(setting.command),
         "user": setting.user or f"{os.getuid()}:{os.getgid()}",
-        "volumes": _volumes(setting),
+        "mounts": _mounts(setting),
         "environment": _environment(setting, environ),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
@@ -203,14 +204,15 @@ def _gpus(wanted: str) -> dict[str, Any]:
     return {**asked, "DeviceIDs": wanted.split(",")}
 
 
-def _volumes(setting: Setting) -> dict[str, dict[str, str]]:
-    places = (("/runs", setting.runs, "rw"), ("/cache/hf", setting.cache, "rw"),
-              ("/data", setting.data, "ro"))  # fmt: skip
-    return {
-        str(here.absolute()): {"bind": there, "mode": mode}
-        for there, here, mode in places
+def _mounts(setting: Setting) -> list[dict[str, Any]]:
+    """The engine's Mounts; folders of this machine only."""
+    places = (("/runs", setting.runs, False), ("/cache/hf", setting.cache, False),
+              ("/data", setting.data, True), ("/model", setting.model, True))  # fmt: skip
+    return [
+        {"Type": "bind", "Source": str(here.absolute()), "Target": there, "ReadOnly": fixed}
+        for there, here, fixed in places
         if here is not None
-    }
+    ]
 
 
 def _environment(setting: Setting, environ: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pytest
 from repro import container
 from repro.container import Setting
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.container, pytest.mark.timeout(3600)]
 
 
 def ran(setting: Setting) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,15 +19,18 @@ from repro.container import Base, Setting, bases, explain, options
 DIGEST = "sha256:" + "a" * 64
 
 
+def mounts(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    return [(m["Source"], m["Target"], m["ReadOnly"]) for m in found["mounts"]]
+
+
 def test_a_container_may_do_little_and_writes_as_the_caller(tmp_path: Path) -> None:
     found = options(Setting("reelproof:cpu", ("doctor",), runs=tmp_path, cache=tmp_path / "hf"))
     assert found["user"] == f"{os.getuid()}:{os.getgid()}"
     assert found["cap_drop"] == ["ALL"] and found["security_opt"] == ["no-new-privileges"]
     assert found["read_only"] and "exec" in found["tmpfs"]["/tmp"]
-    assert found["volumes"] == {
-        str(tmp_path): {"bind": "/runs", "mode": "rw"},
-        str(tmp_path / "hf"): {"bind": "/cache/hf", "mode": "rw"},
-    }
+    assert mounts(found) == [
+        (str(tmp_path), "/runs", False), (str(tmp_path / "hf"), "/cache/hf", False)
+    ]  # fmt: skip
     assert found["shm_size"] == "16g"
     assert not found.keys() & {"privileged", "network_mode", "device_requests", "ipc_mode"}
 
@@ -37,12 +41,15 @@ def test_offline_is_offline_twice() -> None:
 
 
 def test_gpus_memory_and_data(tmp_path: Path) -> None:
-    found = options(Setting("x", (), gpus="all", ipc="host", data=tmp_path, user="12345:0"))
+    model = tmp_path / "model"
+    found = options(
+        Setting("x", (), gpus="all", ipc="host", data=tmp_path, model=model, user="12345:0")
+    )
     assert found["device_requests"] == [
         {"Driver": "nvidia", "Capabilities": [["gpu"]], "Count": -1}
     ]
     assert found["ipc_mode"] == "host" and "shm_size" not in found and found["user"] == "12345:0"
-    assert found["volumes"] == {str(tmp_path): {"bind": "/data", "mode": "ro"}}
+    assert mounts(found) == [(str(tmp_path), "/data", True), (str(model), "/model", True)]
     assert found["environment"] == {"REELPROOF_DATA": "/data"}
     (some,) = options(Setting("x", (), gpus="0,2"))["device_requests"]
     assert some["DeviceIDs"] == ["0", "2"] and "Count" not in some
