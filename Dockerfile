@@ -12,10 +12,13 @@ ARG TRAIN_BASE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
 
 # --- cpu: Debian 12, Python 3.11 ----------------------------------------------------------------
 
+# Any user may write to the volumes: a container often runs as one that the image does not know.
 FROM ${CPU_BASE} AS cpu-python
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates make python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+       ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -m 1777 /cache /cache/hf /runs
 
 FROM cpu-python AS cpu-build
 ARG PIP_INDEX_URL
@@ -27,42 +30,40 @@ COPY requirements docker/venv.sh /build/
 RUN sh /build/venv.sh cpu.lock
 
 FROM cpu-python AS cpu
-COPY --from=cpu-build /opt/venv /opt/venv
-COPY . /opt/reelproof
-RUN python3 /opt/reelproof/docker/finish.py
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
-    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
-    USER=reelproof
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
+    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof
 VOLUME ["/cache", "/runs"]
 # The default --out is runs/..., so that it lands in the volume.
 WORKDIR /
-USER 65532:65532
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
-ARG CREATED=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.created="$CREATED"
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=cpu-build /opt/venv /opt/venv
+COPY . /opt/reelproof
+RUN python3 /opt/reelproof/docker/finish.py
+USER 65532:65532
 
 # --- eval and train: Ubuntu 24.04, Python 3.12, CUDA 13 ------------------------------------------
 
-FROM ${TRAIN_BASE} AS cuda-build
+FROM ${TRAIN_BASE} AS train-python
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
        ca-certificates g++ gcc python3 python3-dev python3-venv \
-    && rm -rf /var/lib/apt/lists/*
-COPY requirements docker/venv.sh /build/
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -m 1777 /cache /cache/hf /runs
 
-FROM cuda-build AS eval-build
+FROM train-python AS eval-build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
+COPY requirements docker/venv.sh /build/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh eval.lock
 
 FROM eval-build AS train-build
@@ -71,51 +72,46 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh train
 # gcc and Python's headers: Triton compiles its launchers when a kernel first runs.
 FROM ${EVAL_BASE} AS eval
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
        ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
-    && rm -rf /var/lib/apt/lists/*
-COPY --from=eval-build /opt/venv /opt/venv
-COPY . /opt/reelproof
-RUN python3 /opt/reelproof/docker/finish.py
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -m 1777 /cache /cache/hf /runs
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
     HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
-    USER=reelproof \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
 WORKDIR /
-USER 65532:65532
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
-ARG CREATED=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof eval" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.created="$CREATED"
-
-# nvcc stays: DeepSpeed compiles its optimizers when they are first used.
-FROM cuda-build AS train
-COPY --from=train-build /opt/venv /opt/venv
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=eval-build /opt/venv /opt/venv
 COPY . /opt/reelproof
 RUN python3 /opt/reelproof/docker/finish.py
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
+USER 65532:65532
+
+# nvcc stays: DeepSpeed compiles its optimizers when they are first used.
+FROM train-python AS train
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
     HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
-    USER=reelproof \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
 WORKDIR /
-USER 65532:65532
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
-ARG CREATED=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof train" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.created="$CREATED"
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=train-build /opt/venv /opt/venv
+COPY . /opt/reelproof
+RUN python3 /opt/reelproof/docker/finish.py
+USER 65532:65532

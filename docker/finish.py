@@ -1,28 +1,25 @@
-"""The last step of every image: our code into its environment, the SBOM, licences, open folders.
+"""The last step of every image: our code compiled and named, the SBOM and the licences.
 
-<shared>/sbom.cdx.json   CycloneDX: the Python packages as cyclonedx-py wrote them down, and the
-                         system's with the versions that apt took
-<shared>/LICENCES.txt    name, version and licence of each; the texts stay where their owners put
-                         them: *.dist-info/licenses and /usr/share/doc/*/copyright
+/opt/reelproof/sbom.cdx.json   CycloneDX: the Python packages as cyclonedx-py wrote them down, and
+                               the system's with the versions that apt took
+/opt/reelproof/LICENCES.txt    name, version and licence of each; the texts stay where their owners
+                               put them: *.dist-info/licenses and /usr/share/doc/*/copyright
 """
 
 import json
 import subprocess
 from pathlib import Path
 
-SOURCE, VENV, SHARED = Path("/opt/reelproof"), Path("/opt/venv"), Path("/usr/share/reelproof")
-#: Any user may write here: a container often runs as one that the image does not know.
-OPEN = ("/cache", "/cache/hf", "/runs")
+SOURCE, VENV = Path("/opt/reelproof"), Path("/opt/venv")
+NAME = "import setuptools.build_meta as b; b.prepare_metadata_for_build_wheel('.')"
 
 
 def install():
-    python = [str(VENV / "bin" / "python"), "-m"]
-    pip = [*python, "pip", "install", "--quiet", "--root-user-action", "ignore", "--no-index"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--editable", str(SOURCE)], check=True
-    )
-    code = [str(SOURCE / name) for name in ("repro", "evals", "results")]
-    subprocess.run([*python, "compileall", "-q", *code], check=True)
+    """The venv finds the code by its path; that gives it a version and quick imports too."""
+    python = str(VENV / "bin" / "python")
+    subprocess.run([python, "-c", NAME], check=True, cwd=SOURCE, stdout=subprocess.DEVNULL)
+    code = ("repro", "evals", "results")
+    subprocess.run([python, "-m", "compileall", "-q", *code], check=True, cwd=SOURCE)
 
 
 def system_packages(told):
@@ -61,21 +58,17 @@ def write_sbom():
     ).stdout  # fmt: skip
     sbom = json.loads((VENV / "sbom.json").read_text())
     sbom["components"] += system_packages(told)
-    SHARED.mkdir(parents=True)
-    (SHARED / "sbom.cdx.json").write_text(json.dumps(sbom, indent=1) + "\n")
+    (SOURCE / "sbom.cdx.json").write_text(json.dumps(sbom, indent=1) + "\n")
     lines = [
         f"{c['name']} {c.get('version', '')}: {licence(c) or 'not stated'}"
         for c in sbom["components"]
     ]
-    (SHARED / "LICENCES.txt").write_text("\n".join(sorted(lines)) + "\n")
+    (SOURCE / "LICENCES.txt").write_text("\n".join(sorted(lines)) + "\n")
 
 
 def main():
     install()
     write_sbom()
-    for name in OPEN:
-        Path(name).mkdir(exist_ok=True)
-        Path(name).chmod(0o1777)
 
 
 if __name__ == "__main__":

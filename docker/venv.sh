@@ -22,6 +22,12 @@ if ! "$venv/bin/python" -c 'import torch'; then
          "that has it (PIP_EXTRA_INDEX_URL) or a folder of wheels (PIP_FIND_LINKS)" >&2
     exit 1
 fi
+# Our code comes later, into a layer of its own, and is found there.
+site=$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')
+echo /opt/reelproof > "$site/reelproof.pth"
+printf '#!%s/bin/python\nfrom repro.cli import main\n\nmain()\n' "$venv" > "$venv/bin/repro"
+chmod 755 "$venv/bin/repro"
+
 python3 -m venv /tmp/tools
 /tmp/tools/bin/python -m pip --disable-pip-version-check --no-cache-dir install --quiet --no-deps \
     --require-hashes --requirement /build/tools.lock

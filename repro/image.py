@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -58,7 +57,6 @@ def build(
         **{b.argument: b.reference for b in pinned},
         **(base or {}),
         "REVISION": revision,
-        "CREATED": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     name = tag or container.image(target)
     with sources(dict(os.environ)) as (pip, local):

@@ -1,8 +1,8 @@
 """A real engine: the one that answers here, else one started by hand where root may do that.
 
-The one by hand keeps images as plain folders (vfs) and gives containers no network of their own but
-the host's; its base image is a Debian made by debootstrap. It ends with the tests, and so does what
-it stored.
+The one by hand keeps images as the kernel lets it (overlay2, or plain folders: vfs) and gives
+containers no network of their own but the host's; its base image is a Debian made by debootstrap.
+It ends with the tests, and so does what it stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 SUITE = "bookworm"
-ROOM = 25 * 2**30  # bytes; what an engine without layers of its own needs for one target
+ROOM = 25 * 2**30  # bytes; what an engine that copies every layer needs for one target
 AUTHORITIES = Path("/usr/local/share/ca-certificates")  # added to the system's own
 
 
@@ -60,8 +60,8 @@ def _answers(host: str | None) -> bool:
 def _by_hand(place: Path) -> Iterator[Engine]:
     host = f"unix://{place}/docker.sock"
     command = [
-        "dockerd", "--storage-driver=vfs", "--iptables=false", "--ip6tables=false",
-        "--bridge=none", "--data-root", str(place / "data"), "--exec-root", str(place / "exec"),
+        "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none",
+        "--data-root", str(place / "data"), "--exec-root", str(place / "exec"),
         "--pidfile", str(place / "pid"), "-H", host,
     ]  # fmt: skip
     with (place / "log").open("wb") as log:
@@ -83,6 +83,8 @@ def _by_hand(place: Path) -> Iterator[Engine]:
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(60)
+        # The engine leaves the host's network name space mounted here.
+        subprocess.run(["umount", str(place / "exec/netns/default")], capture_output=True)
 
 
 def _debian(place: Path) -> str:

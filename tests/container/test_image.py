@@ -116,7 +116,7 @@ def test_a_stopped_training_leaves_a_valid_checkpoint(
 
 
 def test_what_the_image_is_made_of(cpu: str) -> None:
-    shared = "/usr/share/reelproof"
+    shared = "/opt/reelproof"
     code, said = ran(Setting(cpu, (f"{shared}/sbom.cdx.json",), entrypoint=("cat",)))
     assert code == 0
     sbom = json.loads(said)
