@@ -17,6 +17,7 @@ import functools
 import os
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,11 +108,20 @@ def sources(environ: Mapping[str, str]) -> Iterator[tuple[dict[str, str], bool]]
     if "\0" in str(folder) or not folder.is_dir():
         yield found, False
         return
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _serving(folder) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield {**found, "PIP_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/"}, True
         server.shutdown()
+
+
+def _serving(folder: Path) -> ThreadingHTTPServer:
+    """The folder on the same port each time, if it is free: a build's cache asks for its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    port = 49152 + zlib.crc32(str(folder).encode()) % 16384
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:
+        return ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

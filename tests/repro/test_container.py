@@ -148,6 +148,8 @@ def test_a_folder_of_wheels_is_served_while_the_build_runs(tmp_path: Path) -> No
             assert answer.read() == b"wheel"
     with pytest.raises(OSError):
         urllib.request.urlopen(place, timeout=2)
+    with image.sources({"PIP_FIND_LINKS": str(tmp_path)}) as (again, _):
+        assert again["PIP_FIND_LINKS"] == place, "another address would miss the build's cache"
 
 
 def test_addresses_pass_through() -> None:
