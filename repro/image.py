@@ -115,7 +115,7 @@ def sources(environ: Mapping[str, str]) -> Iterator[tuple[dict[str, str], bool]]
 
 
 def _serving(folder: Path) -> ThreadingHTTPServer:
-    """The folder on the same port each time, if it is free: a build's cache asks for its address."""
+    """On the same port each time, if it is free: the address is part of a build's cache key."""
     handler = functools.partial(_Quiet, directory=str(folder))
     port = 49152 + zlib.crc32(str(folder).encode()) % 16384
     try:
