@@ -192,7 +192,8 @@ def stages(
     kept = activations(sizes, load, path, dtype=dtype, checkpointing=checkpointing)
     passing = {"one layer": load.tokens(path) * layer_bytes(sizes, dtype)}
     prefill = load.prompt * load.copies(path) * layer_bytes(sizes, dtype)
-    cache = load.rows * (load.prompt + load.completion) * sizes.layers * 2 * sizes.kv * dtype
+    held = load.prompt * load.copies(path) + load.rows * load.completion
+    cache = held * sizes.layers * 2 * sizes.kv * dtype
     shared = zero == 3 and ranks > 1  # sampling gathers every weight (repro.core.zero.whole)
     gathered = {"gathered": sizes.parameters * dtype * (1 - 1 / ranks)} if shared else {}
     heads = {name: head(sizes, load, path, name, dtype=dtype) for name in LOGITS[path]}

@@ -107,6 +107,12 @@ def test_several_prompts_at_once_are_that_many() -> None:
     assert more == 2 * one
 
 
+def test_completions_share_their_prompt_s_cache_by_hand() -> None:
+    ours, release = (stages(TOY, ASK, path)["sample"]["cache"] for path in ("packed", "plain"))
+    token = 2 * 2 * 4 * 2  # layers, keys and values, their width, bytes
+    assert (ours, release) == ((5 + 2 * 3) * token, 2 * (5 + 3) * token)
+
+
 def test_the_peak_is_the_largest_stage() -> None:
     assert peak({"a": {"x": 1.0, "y": 2.0}, "b": {"x": 2.5}}) == ("a", 3.0)
     for checkpointing in (True, False):
