@@ -118,9 +118,9 @@ def stopping(decoding: Decoding, number: int) -> threading.Thread:
 
 def test_a_worker_that_hangs_is_killed_and_the_file_named(mp4: Writer, tmp_path: Path) -> None:
     path, other = mp4(noise(8), name="hangs.mp4"), mp4(noise(9), name="well.mp4")
-    with Decoding(limits=Limits(seconds=1.0)) as decoding:
+    with Decoding(limits=Limits(seconds=5.0)) as decoding:
         thread = stopping(decoding, signal.SIGSTOP)  # as decord#373: it answers nobody
-        with pytest.raises(TimedOut, match=r"hangs\.mp4: reading it took more than 1 s"):
+        with pytest.raises(TimedOut, match=r"hangs\.mp4: reading it took more than 5 s"):
             decoding.read(wanted(path), LAW)
         thread.join()
         assert decoding.counts["killed"] == 1 and not decoding._alive
@@ -154,7 +154,7 @@ def test_where_decord_hangs_pyav_reads(
     monkeypatch.setattr("evals.decoding.Worker", Fragile)
     monkeypatch.setattr(Fragile, "number", number)
     path = mp4(noise(8))
-    with Decoding(decoder="decord", limits=Limits(seconds=1.0)) as decoding:
+    with Decoding(decoder="decord", limits=Limits(seconds=5.0)) as decoding:
         clip = decoding.read(wanted(path), LAW)
     assert (clip.frames == read_clip(wanted(path), LAW).frames).all()
     assert decoding.counts == {"rescued": 1, "killed": 1, "decoded": 1}
@@ -165,7 +165,7 @@ def test_quarantine(mp4: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("evals.decoding.Worker", Fragile)
     monkeypatch.setattr(Fragile, "victim", "pyav")
     monkeypatch.setattr(Fragile, "number", signal.SIGSTOP)
-    path, cache, limits = mp4(noise(8)), tmp_path / "cache", Limits(seconds=0.7)
+    path, cache, limits = mp4(noise(8)), tmp_path / "cache", Limits(seconds=4.0)
     with Decoding(limits=limits, cache=cache) as decoding, pytest.raises(TimedOut):
         decoding.read(wanted(path), LAW)
     entry = json.loads((cache / "quarantine.jsonl").read_text())
@@ -177,7 +177,7 @@ def test_quarantine(mp4: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         copy = path.with_name("copy.mp4")
         copy.write_bytes(path.read_bytes())
         for same in (path, copy):
-            with pytest.raises(TimedOut, match=r"took more than 0\.7 s; listed in .*quarantine"):
+            with pytest.raises(TimedOut, match=r"took more than 4 s; listed in .*quarantine"):
                 decoding.read(wanted(same), LAW)
         assert decoding.counts == {"quarantined": 2}
     with Decoding(limits=Limits(seconds=60), cache=cache) as decoding:
