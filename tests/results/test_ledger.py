@@ -377,7 +377,7 @@ def test_writers_of_one_place_take_turns_and_readers_see_whole_runs(tmp_path: Pa
     folder = tmp_path / "runs" / "place"
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, json.dumps([identity(), ROWS, str(folder), seed, 8])],
+            [sys.executable, "-c", WRITER, json.dumps([identity(), ROWS, str(folder), seed, 60])],
             cwd=Path(ledger.__file__).parents[1],
         )
         for seed in range(3)
