@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -362,10 +363,13 @@ def test_an_interrupted_rewrite_leaves_no_record(
 # --- several processes ---------------------------------------------------------------------
 
 WRITER = """
-import json, sys
+import itertools, json, pathlib, sys, time
 from results import ledger
-identity, rows, folder, seed, times = json.loads(sys.argv[1])
-for turn in range(times):
+identity, rows, folder, seed, stop = json.loads(sys.argv[1])
+for turn in itertools.count():
+    if turn and pathlib.Path(stop).exists():
+        break
+    time.sleep(0.01 * seed)  # readers find nothing where nobody ever pauses
     n = 2 + (seed + turn) % 5
     own = [{**row, "id": f"{row['id']}-{i}"} for i in range(n) for row in rows]
     run = ledger.write({**identity, "seed": seed}, own, folder)
@@ -374,21 +378,29 @@ for turn in range(times):
 
 
 def test_writers_of_one_place_take_turns_and_readers_see_whole_runs(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "place"
+    folder, stop = tmp_path / "runs" / "place", tmp_path / "stop"
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, json.dumps([identity(), ROWS, str(folder), seed, 60])],
+            [
+                sys.executable,
+                "-c",
+                WRITER,
+                json.dumps([identity(), ROWS, str(folder), n, str(stop)]),
+            ],
             cwd=Path(ledger.__file__).parents[1],
         )
-        for seed in range(3)
+        for n in (1, 2, 3)
     ]
-    seen = set()
-    while any(writer.poll() is None for writer in writers):
-        for run in ledger.load(tmp_path / "runs"):  # never half of one and half of another
-            assert ledger.verify(run) == []
-            seen.add((run.record.seed, run.record.n))
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
-    assert len(seen) >= 2
+    seen, until = set(), time.monotonic() + 60
+    try:
+        while len(seen) < 6 and time.monotonic() < until:
+            for run in ledger.load(tmp_path / "runs"):  # never half of one and half of another
+                assert ledger.verify(run) == []
+                seen.add((run.record.seed, run.record.n))
+    finally:
+        stop.touch()
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert len(seen) >= 6
     assert sorted(path.name for path in folder.iterdir()) == ["record.json", "rows.jsonl.gz"]
     assert ledger.verify(ledger.read(folder)) == []
 
