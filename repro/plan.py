@@ -308,17 +308,16 @@ class _Case:
         return mixed * arm.trainer.prompts_per_step
 
     def _prompt(self, arm: Arm, *, image: bool) -> Work:
-        t, ratios, method = arm.trainer, arm.switches.ratios, arm.method
-        counted = method in ("ktr", "random")
+        t, counted = arm.trainer, arm.switches.passes(arm.method)
         view = self.recipe.view
         asked = _asked(self.recipe, self.recipe.cost.completion_tokens or 0)
         if image:
             seen = cost.clip(1, view.min_pixels, view.max_pixels)
             asked = Asked(seen, asked.text, asked.generations, asked.mean, asked.longest)
         passes = cost.prompt_work(
-            self.sizes, asked, kl=t.beta > 0, visual=counted and ratios.visual > 0,
-            temporal=counted and ratios.temporal > 0 and not image,
-            auxiliary=method == "t_grpo" and not image, checkpointing=t.gradient_checkpointing,
+            self.sizes, asked, kl=t.beta > 0, visual="visual" in counted,
+            temporal="temporal" in counted and not image,
+            auxiliary=arm.method == "t_grpo" and not image, checkpointing=t.gradient_checkpointing,
         )  # fmt: skip
         return cost.summed(passes.values())
 

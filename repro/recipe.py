@@ -9,12 +9,13 @@ A preset says how a paper and its released code differ; a profile says how large
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from evals.errors import BadInput
 from evals.types import Decoding, Protocol
@@ -22,16 +23,6 @@ from repro import lock
 from repro.strict import Fragment, Reader, nearest, read_yaml
 
 UNRESOLVED = "unresolved"  # a revision that `repro data lock` has to find
-MethodName = Literal["grpo", "ktr", "t_grpo", "random"]
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """Share of tokens each signal selects; 0 turns the signal off, 1 keeps every token."""
-
-    entropy: float
-    visual: float
-    temporal: float
 
 
 @dataclass(frozen=True)
@@ -48,31 +39,30 @@ class LengthBonus:
 
 @dataclass(frozen=True)
 class Switches:
-    """Where a paper and its code can differ; each can be set on its own.
+    """Where papers and their code can differ, whatever the method; a paper adds its own by a
+    subclass of this name in `repro/<paper>/switches.py`.
 
-    sign: of the visual and temporal scores. precision: of the scores. masked_positions: position
-    ids of the vision-free pass. scope: tokens compete within a completion or within the group.
-    rule: exact top ceil(r n), or every score at or above the (1 - r) quantile. at_least_one: a
-    completion that no signal selects from keeps its best token. shuffle: unit of the
-    frame shuffle, one frame or one 2-frame group. identity: may the shuffle change nothing.
+    precision: of the scores. masked_positions: position ids of the vision-free pass. shuffle: unit
+    of a frame shuffle, one frame or one 2-frame group. identity: may it change nothing.
     normaliser: tokens the loss is divided by. kl_on: tokens the KL is taken on. flat_groups: `skip`
     runs no counterfactual pass for a group of equal rewards; its policy term is zero either way,
     but its KL is then taken on all tokens.
     """
 
-    sign: Literal["absolute", "signed"]
-    precision: Literal["fp32", "model"]
-    masked_positions: Literal["kept", "collapsed"]
-    scope: Literal["completion", "group"]
-    rule: Literal["top", "quantile"]
-    at_least_one: bool
-    ratios: Ratios
-    shuffle: Literal["frame", "group"]
-    identity: Literal["excluded", "allowed"]
-    normaliser: Literal["valid", "selected"]
-    kl_on: Literal["selected", "valid"]
-    length_bonus: LengthBonus
+    precision: Literal["fp32", "model"] = "fp32"
+    masked_positions: Literal["kept", "collapsed"] = "kept"
+    shuffle: Literal["frame", "group"] = "frame"
+    identity: Literal["excluded", "allowed"] = "excluded"
+    normaliser: Literal["valid", "selected"] = "valid"
+    kl_on: Literal["selected", "valid"] = "valid"
+    length_bonus: LengthBonus = LengthBonus((0, 0), 0.0, "valid")
     flat_groups: Literal["score", "skip"] = "score"
+
+    methods: ClassVar[tuple[str, ...]] = ("grpo", "t_grpo")  # the paper's METHODS, by name
+
+    def passes(self, method: str) -> frozenset[str]:
+        """Counterfactual passes of a method, out of "visual" and "temporal"."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -309,7 +299,7 @@ class Arm:
     """One trained variant, fully resolved."""
 
     name: str
-    method: MethodName
+    method: str
     preset: str
     switches: Switches
     trainer: Trainer
@@ -410,6 +400,15 @@ def _shaping(section: Any) -> dict[str, Any]:
     return found
 
 
+def switches_of(paper: str) -> type[Switches]:
+    """The switches a paper's recipe may set: its own, else the shared ones."""
+    name = f"repro.{paper}.switches"
+    if paper not in papers() or importlib.util.find_spec(name) is None:
+        return Switches
+    found: type[Switches] = importlib.import_module(name).Switches
+    return found
+
+
 def papers() -> dict[str, Path]:
     """Paper name -> recipe file: every folder beside this module that has a recipe.yaml."""
     return {f.parent.name: f for f in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
@@ -443,10 +442,12 @@ def _load(file: Path, profile: str) -> Recipe:
     section = _require(reader, profiles[profile], _PROFILE, where, optional=("sft", "scoring"))
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
     base = reader.complete(Trainer, f"{where}.trainer", trainer)
-    switches = reader.fragment(Switches, section["switches"], f"{where}.switches")
-    arms = _arms(reader, raw, trainer, switches)
+    paper = reader.text(raw["paper"], "paper")
+    cls = switches_of(paper)
+    switches = reader.fragment(cls, section["switches"], f"{where}.switches")
+    arms = _arms(reader, raw, trainer, switches, cls)
     recipe = Recipe(
-        paper=reader.text(raw["paper"], "paper"),
+        paper=paper,
         title=reader.text(raw["title"], "title"),
         file=file,
         profile_name=profile,
@@ -509,10 +510,11 @@ def _require(
 
 
 def _arms(
-    reader: Reader, raw: Mapping[str, Any], trainer: Fragment, switches: Fragment
-) -> dict[str, Arm]:
+    reader: Reader, raw: Mapping[str, Any], trainer: Fragment, switches: Fragment,
+    cls: type[Switches],
+) -> dict[str, Arm]:  # fmt: skip
     presets = {
-        name: reader.fragment(Switches, body, f"presets.{name}")
+        name: reader.fragment(cls, body, f"presets.{name}")
         for name, body in reader.keys(raw["presets"], raw["presets"], "presets").items()
     }
     arms = {}
@@ -523,14 +525,16 @@ def _arms(
         preset = reader.text(given.get("preset"), f"{where}.preset")
         if preset not in presets:
             raise reader.fail(f"{where}.preset", f"unknown preset{nearest(preset, presets)}")
-        method = {"value": given.get("method"), "source": given["source"]}
-        own = reader.fragment(Switches, given.get("switches", {}), f"{where}.switches")
+        method = reader.text(given.get("method"), f"{where}.method")
+        if method not in cls.methods:
+            raise reader.fail(f"{where}.method", f"unknown method{nearest(method, cls.methods)}")
+        own = reader.fragment(cls, given.get("switches", {}), f"{where}.switches")
         faster = reader.fragment(Trainer, given.get("trainer", {}), f"{where}.trainer")
         arms[name] = Arm(
             name=name,
-            method=reader.leaf(MethodName, method, f"{where}.method"),
+            method=method,
             preset=preset,
-            switches=reader.complete(Switches, f"{where}.switches", switches, presets[preset], own),
+            switches=reader.complete(cls, f"{where}.switches", switches, presets[preset], own),
             trainer=reader.complete(Trainer, f"{where}.trainer", trainer, faster),
         )
     return arms

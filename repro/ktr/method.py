@@ -15,7 +15,7 @@ from evals.seeds import derive
 from repro.core.counterfactual import signal_masks, union
 from repro.core.method import TGRPO, Method
 from repro.core.types import Group, TokenScores
-from repro.recipe import Switches
+from repro.ktr.switches import Switches
 
 
 class KTR(Method):
@@ -23,8 +23,7 @@ class KTR(Method):
 
     def __init__(self, switches: Switches, seed: int = 0):
         super().__init__(switches, seed)
-        ratios = {"visual": switches.ratios.visual, "temporal": switches.ratios.temporal}
-        self.needs = frozenset(name for name, ratio in ratios.items() if ratio > 0)
+        self.needs = switches.passes("ktr")
 
     def signals(self, scores: TokenScores) -> dict[str, Tensor]:
         s = self.switches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import BadInput
-from repro.recipe import Recipe, Trainer, papers
+from repro.recipe import Recipe, Trainer, papers, switches_of
 from repro.strict import nearest
 
 KTR = papers()["ktr"]
@@ -156,7 +156,8 @@ LEAF = {"value": 0.04, "source": "chosen"}
         ("profiles.micro.switches.length_bonus.window.value", [12], ("window", "2 items")),
         ("arms.ktr_released.preset", "relased", ("arms.ktr_released.preset", "'released'")),
         ("arms.ktr.source", GONE, ("arms.ktr.source", "expected text")),
-        ("arms.ktr.method", "kt", ("arms.ktr.method", "grpo, ktr, t_grpo, random")),
+        ("arms.ktr.method", "kt", ("arms.ktr.method", "did you mean 'ktr'?")),
+        ("arms.ktr.method", "zz", ("arms.ktr.method", "grpo, ktr, random, t_grpo")),
         ("arms.ktr.methd", "ktr", ("arms.ktr.methd", "did you mean 'method'?")),
         ("title", GONE, ("recipe.title", "this key is missing")),
         ("profiles", [], ("no profile 'micro'",)),
@@ -172,6 +173,12 @@ def test_a_mistake_is_one_sentence(
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_a_papers_methods_are_the_declared_ones(paper: str) -> None:
+    methods = importlib.import_module(f"repro.{paper}.method").METHODS
+    assert set(methods) == set(switches_of(paper).methods)
 
 
 def test_an_unknown_arm_to_run(edited: Edit) -> None:

@@ -17,7 +17,8 @@ from repro.core.method import TGRPO, Method, accuracies
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Record, Rollout, TokenScores
 from repro.ktr.method import KTR
-from repro.recipe import Ratios, Recipe
+from repro.ktr.switches import Ratios
+from repro.recipe import Recipe
 
 
 def test_hooks_run_in_order_on_whole_groups(trainer: Callable[..., Any]) -> None:

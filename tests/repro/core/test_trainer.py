@@ -27,7 +27,8 @@ from repro.core.trainer import GroupTrainer, Scored, mismatch
 from repro.core.types import Group, Prompt, Rollout, TokenScores
 from repro.core.vision import Vision
 from repro.ktr.method import KTR, RandomTokens
-from repro.recipe import LengthBonus, Ratios, Recipe
+from repro.ktr.switches import Ratios
+from repro.recipe import LengthBonus, Recipe
 
 Make = Callable[..., GroupTrainer]
 LENGTHS = (1, 8, 5, 3)
