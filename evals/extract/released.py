@@ -83,7 +83,7 @@ def _time_list(reply: str, options: Sequence[str]) -> Reading:
 
 # --- temporal-r1 -------------------------------------------------------------------------------
 
-_QUOTED_OPTION = re.compile(r"\"\(([A-Z])[^\"]*\)\"|\"([A-Z])\"")
+QUOTED_OPTION = re.compile(r"\"\(([A-Z])[^\"]*\)\"|\"([A-Z])\"")
 _PAIR = r"\s*\"{}\"\s*:\s*\"([0-9.]+)\"\s*"
 _TIMES = re.compile(
     r"</think>\s*<answer>\s*\{" + _PAIR.format("start_time") + ","
@@ -95,7 +95,7 @@ def _json_option(reply: str, options: Sequence[str]) -> Reading:
     """A quoted capital in the first block; otherwise the scorer sees the whole reply, thinking
     included, and takes the first lone letter A to E of any case (temporal_r1.md 4.3, E2).
     """
-    match = _QUOTED_OPTION.search(first_block(reply) or "")
+    match = QUOTED_OPTION.search(first_block(reply) or "")
     if match:
         return said(match[1] or match[2], "quoted option")
     letter = mcq_letter(reply)
