@@ -1,0 +1,1 @@
+"""FFR (arXiv 2604.16243): a teacher says where to look, the student answers again."""
