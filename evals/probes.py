@@ -58,6 +58,8 @@ class Probe:
             return None
         if self.name == "other-video":
             return load(self.donor(sample))
+        if not len(own.frames):
+            raise BadInput(f"{self.name}: question {sample.id!r} shows pictures only, no frames")
         if self.name == "one-frame":
             middle = len(own.frames) // 2
             return replace(

@@ -33,7 +33,7 @@ from typing import Any
 from evals import archive, protocols
 from evals.errors import BadInput
 from evals.extract import option_texts
-from evals.types import Protocol, Sample
+from evals.types import IMAGE, Protocol, Sample
 
 _DELIBERATE = (
     "Please think about this question as if you were a human pondering deeply. "
@@ -101,6 +101,19 @@ class Turn:
         """All of it as one text: the text itself where there is no more."""
         plain = self.system is None and not self.before and not self.prefix
         return self.text if plain else json.dumps(asdict(self), ensure_ascii=False)
+
+
+def between_pictures(text: str, pictures: int) -> list[str]:
+    """The words before, between and after the pictures; the marks are words where there are none.
+
+    Raises BadInput unless there is a mark for each.
+    """
+    if not pictures:
+        return [text]
+    parts = text.split(IMAGE)
+    if len(parts) != pictures + 1:
+        raise BadInput(f"{pictures} pictures for {len(parts) - 1} {IMAGE} in {text[:80]!r}")
+    return parts
 
 
 def render(sample: Sample, protocol: Protocol, seconds: Sequence[float] = ()) -> Turn:

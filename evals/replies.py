@@ -27,12 +27,14 @@ _AFTERWARDS = ("id", "grader", "iou", "overlap", "aggregation", "denominator", "
 
 
 def pixels(clip: VideoClip | None) -> str:
-    """sha256 of a clip: its frames, their numbers and the time base; "" without one."""
+    """sha256 of a clip: frames, their numbers, time base, pictures; "" without one."""
     if clip is None:
         return ""
     said = [clip.frames.shape, clip.indices, clip.fps, clip.total, clip.modality]
     found = hashlib.sha256(json.dumps(said).encode())
     found.update(clip.frames.data if clip.frames.flags.c_contiguous else clip.frames.tobytes())
+    for image in clip.images:
+        found.update(json.dumps(image.shape).encode() + image.tobytes())
     return found.hexdigest()
 
 

@@ -186,7 +186,7 @@ class _Asker:
                 continue
             waiting.append(question)
             if question.clip is not None:
-                held[id(question.clip)] = question.clip.frames.nbytes
+                held[id(question.clip)] = question.clip.nbytes
             if sum(held.values()) > HELD:
                 found |= self._answered(waiting)
                 waiting, held = [], {}

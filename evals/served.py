@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.models import Question
+from evals.prompts import between_pictures
 from evals.types import Decoding, Protocol, Reply, VideoClip
 
 Show = Literal["frames", "video"]
@@ -95,10 +96,11 @@ class Served:
 
     def _messages(self, question: Question, protocol: Protocol) -> list[dict[str, Any]]:
         turn = question.turn(protocol)
-        before, text = (
-            [{"type": "text", "text": t}] if t else [] for t in (turn.before, turn.text)
-        )
-        content = [*before, *_shown(question.clip, self.show), *text]
+        images = () if question.clip is None else question.clip.images
+        content = [*_said(turn.before), *_shown(question.clip, self.show)]
+        for number, part in enumerate(between_pictures(turn.text, len(images))):
+            content += [_picture(images[number - 1])] if number else []
+            content += _said(part)
         told = [] if turn.system is None else [{"role": "system", "content": turn.system}]
         return [*told, {"role": "user", "content": content}]
 
@@ -168,10 +170,18 @@ def _shown(clip: VideoClip | None, show: Show) -> list[dict[str, Any]]:
     if clip is None:
         return []
     if clip.modality == "image" or show == "frames":
-        urls = [f"data:image/png;base64,{_base64(_png(frame))}" for frame in clip.frames]
-        return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        return [_picture(frame) for frame in clip.frames]
     url = f"data:video/mp4;base64,{_base64(as_mp4(clip))}"
     return [{"type": "video_url", "video_url": {"url": url}}]
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _picture(frame: Any) -> dict[str, Any]:
+    url = f"data:image/png;base64,{_base64(_png(frame))}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _base64(data: bytes) -> str:

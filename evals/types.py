@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Modality = Literal["video", "image", "text"]
 
+IMAGE = "<image>"  # where a question says so, one of its further pictures stands
+
 #: Video-R1 family's `problem_type` values, then the two grounded kinds the family lacks.
 Kind = Literal[
     "multiple choice",
@@ -62,7 +64,8 @@ class Sample:
     where it has several. `span`: the seconds of the media that belong to the question; `stop`: the
     first frame number that must never be shown. `rate`: frames per second where the media is a
     folder of pictures, one a frame. `media` may lead through an archive
-    (videos.zip/a.mp4): evals.archive.local gives a file.
+    (videos.zip/a.mp4): evals.archive.local gives a file. `images`: further pictures, one for every
+    `<image>` in the question, in order; with them `media` may be None where `modality` is image.
     """
 
     id: str
@@ -80,15 +83,17 @@ class Sample:
     span: tuple[float, float] | None = None
     stop: int | None = None
     rate: float | None = None
+    images: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class VideoClip:
-    """Decoded frames with the time base that the model must be told.
+    """Decoded frames with the time base that the model must be told, and the pictures beside them.
 
     frames: (F, H, W, 3) uint8, RGB. indices: F source frame numbers, ascending.
     fps: frames per second of the source; total: frames in the source.
-    An image is a clip of one frame with `modality == "image"`.
+    An image is a clip of one frame with `modality == "image"`. images: (H, W, 3) uint8 each, which
+    stand where the words say `<image>`; beside them F may be 0.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -96,6 +101,12 @@ class VideoClip:
     fps: float
     total: int
     modality: Modality = "video"
+    images: tuple[npt.NDArray[np.uint8], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pixels."""
+        return self.frames.nbytes + sum(image.nbytes for image in self.images)
 
     @property
     def duration(self) -> float:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,9 @@ _UNCOUNTED = ("vp8",)
 _WORTH_SEEKING = 32
 
 _FEW = 8  # clips read ahead before their size is known (chosen)
+_ALBUMS = 64  # samples of several pictures that stay one object (chosen); the pixels are counted
+#: The clip of a sample that shows pictures only.
+_NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")
 
 Decoder = Literal["pyav", "decord"]
 
@@ -349,6 +352,7 @@ class Clips:
         self._clips: OrderedDict[Wanted, VideoClip] = OrderedDict()
         self._coming: dict[Wanted, Future[VideoClip]] = {}
         self._lost: dict[Wanted, Failure] = {}
+        self._albums: OrderedDict[tuple[Wanted | None, tuple[Path, ...]], VideoClip] = OrderedDict()
         self._bytes = self._largest = 0
 
     def load(self, sample: Sample) -> VideoClip | None:
@@ -358,7 +362,24 @@ class Clips:
         """
         if sample.modality == "text":
             return None
-        wanted = Wanted.of(sample)
+        if sample.images:
+            return self._album(sample)
+        return self._one(Wanted.of(sample))
+
+    def _album(self, sample: Sample) -> VideoClip:
+        """The sample's clip with its pictures beside it; one object for all who ask for these."""
+        wanted = None if sample.media is None else Wanted.of(sample)
+        key = (wanted, sample.images)
+        if key not in self._albums:
+            images = (self._one(Wanted(path, "image")).frames[0] for path in sample.images)
+            clip = _NOTHING if wanted is None else self._one(wanted)
+            self._albums[key] = replace(clip, images=tuple(images))
+        self._albums.move_to_end(key)
+        while len(self._albums) > _ALBUMS:
+            self._albums.popitem(last=False)
+        return self._albums[key]
+
+    def _one(self, wanted: Wanted) -> VideoClip:
         if wanted in self._clips:
             self._clips.move_to_end(wanted)
             return self._clips[wanted]
@@ -393,9 +414,11 @@ class Clips:
         for sample in samples:
             if len(self._coming) >= room:
                 return
-            if sample.modality == "text" or sample.media is None:
+            if sample.modality == "text":
                 continue
-            wanted = Wanted.of(sample)
-            if not any(wanted in known for known in (self._clips, self._coming, self._lost)):
-                self.decodes += 1
-                self._coming[wanted] = self._ahead.submit(self._read, wanted, self.protocol)
+            parts = [Wanted(path, "image") for path in sample.images]
+            parts += [Wanted.of(sample)] if sample.media is not None else []
+            for wanted in parts:
+                if not any(wanted in known for known in (self._clips, self._coming, self._lost)):
+                    self.decodes += 1
+                    self._coming[wanted] = self._ahead.submit(self._read, wanted, self.protocol)

@@ -37,6 +37,7 @@ from evals.types import Decoding, Protocol, Reply
 from evals.vlm import VLM, Encoded, Sampled, outline
 
 KV_CACHE_ON_CPU = 1 << 30  # bytes (chosen): half a million tokens of the embedded student
+PICTURES = 64  # beside a clip, at most (chosen)
 LONGEST = 32768  # tokens of prompt and completion, where the model reads that many (chosen)
 AT_ONCE = 512  # replies asked for at once (chosen): vLLM schedules them itself
 
@@ -141,8 +142,14 @@ class VLLM:
 
     def _media(self, prompt: Encoded) -> dict[str, Any]:
         shown = frames(self.vlm, prompt)
-        if bool((prompt.ids == self.vlm.image_pad).any()):
-            return {"image": [shown[0]]}
+        if not bool((prompt.ids == self.vlm.video_pad).any()):
+            return {"image": [picture[0] for picture in shown]}
+        clip, *pictures = shown
+        return {"video": [self._video(prompt, clip)], **(
+            {"image": [picture[0] for picture in pictures]} if pictures else {}
+        )}  # fmt: skip
+
+    def _video(self, prompt: Encoded, shown: npt.NDArray[np.uint8]) -> Any:
         fps = 2 / prompt.second_per_grid  # of the sampled frames: a grid row is two of them
         metadata = {
             "fps": fps,
@@ -151,7 +158,7 @@ class VLLM:
             "duration": len(shown) / fps,
             "do_sample_frames": False,
         }
-        return {"video": [(shown, metadata)]}
+        return shown, metadata
 
     def _params(self, d: Decoding, seed: int) -> Any:
         from vllm import SamplingParams
@@ -184,18 +191,24 @@ class VLLM:
         return found
 
 
-def frames(vlm: VLM, prompt: Encoded) -> npt.NDArray[np.uint8]:
-    """(F, H, W, 3) uint8 frames whose patches are the prompt's pixels, as resized for the model.
+def frames(vlm: VLM, prompt: Encoded) -> list[npt.NDArray[np.uint8]]:
+    """Per clip or picture (F, H, W, 3) uint8 frames whose patches are the prompt's pixels, as
+    resized for the model.
 
     The inverse of the processor: a patch row holds (C, 2, 14, 14), rows run over (t, H, W) in
     merged blocks. Works on pixels rather than on the clip, whose frames a counterfactual prompt
     may have in another order. Raises BlindForward when the pixels are not whole numbers again.
     """
     assert prompt.pixels is not None and prompt.grid is not None
+    parts = prompt.pixels.split(prompt.grid.prod(-1).tolist())
+    return [_frames(vlm, part, grid) for part, grid in zip(parts, prompt.grid, strict=True)]
+
+
+def _frames(vlm: VLM, pixels: Tensor, grid: Tensor) -> npt.NDArray[np.uint8]:
     processor, merge = vlm.processor.video_processor, vlm.merge
     side = processor.patch_size
-    t, h, w = (int(x) for x in prompt.grid[0])
-    patches = prompt.pixels.view(t, h // merge, w // merge, merge, merge, 3, 2, side, side)
+    t, h, w = (int(x) for x in grid)
+    patches = pixels.view(t, h // merge, w // merge, merge, merge, 3, 2, side, side)
     scaled = patches.permute(0, 6, 1, 3, 7, 2, 4, 8, 5).reshape(2 * t, h * side, w * side, 3)
     mean, std = Tensor(processor.image_mean), Tensor(processor.image_std)
     values = (scaled * std + mean) * 255
@@ -243,7 +256,7 @@ def _engine(vlm: VLM, folder: str | Path, max_length: int, memory: float, sleep:
         dtype=str(vlm.compute or vlm.model.dtype).removeprefix("torch."),
         max_model_len=max_length,
         max_num_batched_tokens=max(8192, max_length),  # a clip must fit into one step
-        limit_mm_per_prompt={"image": 1, "video": 1},
+        limit_mm_per_prompt={"image": PICTURES, "video": 1},
         logprobs_mode="raw_logprobs",
         disable_log_stats=True,
         **place,
@@ -267,11 +280,12 @@ def _use_our_positions(model: Any, vlm: VLM, rule: str) -> None:
     """
 
     def positions(ids: Sequence[int], features: Sequence[Any]) -> tuple[Tensor, int]:
-        grid, seconds = None, 0.0
-        for feature in features:  # at most one (limit_mm_per_prompt)
-            grid = feature.data[f"{feature.modality}_grid_thw"].data[None]
-            if feature.modality == "video":
+        grids, seconds = [], 0.0
+        for feature in sorted(features, key=lambda f: f.mm_position.offset):
+            grids.append(feature.data[f"{feature.modality}_grid_thw"].data)
+            if feature.modality == "video":  # at most one (limit_mm_per_prompt)
                 seconds = float(feature.data["second_per_grid_ts"].data)
+        grid = torch.stack(grids) if grids else None
         none = torch.empty(3, 0, dtype=torch.long)
         table = vlm.positions(Encoded(torch.tensor(ids), none, None, grid, seconds), rule)
         return table, int(table.max()) + 1 - len(ids)

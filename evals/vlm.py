@@ -21,7 +21,7 @@ from evals import attention, mrope, sharing
 from evals._torchvision import install as _install_torchvision
 from evals.errors import BadInput, BlindForward
 from evals.frames import frame_pixels
-from evals.prompts import Turn
+from evals.prompts import Turn, between_pictures
 from evals.types import Decoding, Protocol, VideoClip
 
 _install_torchvision()
@@ -32,7 +32,8 @@ class Encoded:
     """Model inputs of one prompt.
 
     ids: (P,) long. positions: (3, P) long. pixels: (patches, C * 2 * 14 * 14) float or None.
-    grid: (1, 3) long, patches in time, height and width, or None.
+    grid: (M, 3) long or None: of each clip or picture, in the order of their pads, its patches in
+    time, height and width. second_per_grid: of the clip.
     """
 
     ids: Tensor
@@ -129,9 +130,7 @@ class VLM:
             for said in (turn.system or "", turn.before, turn.text, turn.prefix):
                 if pad in said:
                     raise BadInput(f"a question must not contain {pad}: {said[:80]!r}")
-        media: dict[str, Any] = {}
-        if clip is not None:
-            media = self._media(clip, protocol)
+        media: dict[str, Any] = {} if clip is None else self._media(clip, protocol)
         prompt = self.processor.apply_chat_template(
             messages(turn, clip), add_generation_prompt=True, tokenize=False
         )
@@ -141,8 +140,12 @@ class VLM:
         prompt += turn.prefix
         out = self.processor(text=[prompt], return_tensors="pt", **media)
         ids = out["input_ids"][0]
-        pixels = out.get("pixel_values_videos", out.get("pixel_values"))
-        grid = out.get("video_grid_thw", out.get("image_grid_thw"))
+        # The clip comes before the words, and so before the pictures among them.
+        pixels, grid = (
+            torch.cat(parts) if (parts := [out[key] for key in keys if key in out]) else None
+            for keys in (("pixel_values_videos", "pixel_values"),
+                         ("video_grid_thw", "image_grid_thw"))
+        )  # fmt: skip
         seconds = 0.0
         if clip is not None and clip.modality == "video" and not self.tells_time:
             seconds = 1.0 if protocol.time == "constant" else float(out["second_per_grid_ts"][0])
@@ -153,17 +156,25 @@ class VLM:
         return cast(list[str], self.processor.tokenizer.convert_ids_to_tokens(list(ids)))
 
     def _media(self, clip: VideoClip, protocol: Protocol) -> dict[str, Any]:
-        """What the processor is told about a clip: its frames, their times, its size in pixels."""
-        low, high = protocol.min_pixels, frame_pixels(protocol, len(clip.frames))
+        """What the processor is told about a clip: its frames, their times, its size in pixels; and
+        about the pictures beside it."""
+        low, high = protocol.min_pixels, frame_pixels(protocol, max(1, len(clip.frames)))
+        media: dict[str, Any] = {}
+        pictures = [*clip.images]
         if clip.modality == "image":
-            size = {"shortest_edge": low, "longest_edge": high}
+            pictures = [*clip.frames, *pictures]
+        if pictures:
+            size = {"shortest_edge": low, "longest_edge": frame_pixels(protocol, len(pictures))}
             kwargs = {"input_data_format": "channels_last", "size": size}
-            return {"images": [clip.frames[0]], "images_kwargs": kwargs}
+            media = {"images": pictures, "images_kwargs": kwargs}
+        if clip.modality == "image":
+            return media
         if self.tells_time:
             if protocol.time == "constant":
                 raise BadInput("time: constant is a habit of Qwen2.5-VL; Qwen3-VL reads real times")
             low, high = low * len(clip.frames), high * len(clip.frames)  # of the whole clip
         return {
+            **media,
             "videos": [clip.frames],
             "videos_kwargs": {
                 "video_metadata": [[_metadata(clip)]],
@@ -194,13 +205,13 @@ class VLM:
         return torch.from_numpy(table)
 
     def _blocks(self, encoded: Encoded) -> list[tuple[int, int, int]]:
-        """Merged grids of the runs of pads: one for a clip, or one per row of time between times
-        told in words."""
-        if encoded.grid is None:
-            return []
-        t, h, w = (int(x) for x in encoded.grid[0])
-        h, w = h // self.merge, w // self.merge
-        return [(1, h, w)] * t if self.tells_time else [(t, h, w)]
+        """Merged grids of the runs of pads: one for a clip or picture, or one per row of time
+        between times told in words."""
+        found: list[tuple[int, int, int]] = []
+        for t, h, w in [] if encoded.grid is None else encoded.grid.tolist():
+            h, w = h // self.merge, w // self.merge
+            found += [(1, h, w)] * t if self.tells_time else [(t, h, w)]
+        return found
 
     def is_pad(self, ids: Tensor) -> Tensor:
         """Boolean mask of image and video pads, same shape as ids."""
@@ -222,7 +233,7 @@ class VLM:
         with self._casting(), torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             out = self.visual(pixels.to(self.visual.dtype), grid_thw=grids)
         wide = torch.cat([out.pooler_output, *(getattr(out, "deepstack_features", None) or ())], -1)
-        sizes = (grids.prod(-1) // self.merge**2).tolist()
+        sizes = [int(cast(Tensor, p.grid).prod(-1).sum()) // self.merge**2 for p in clips.values()]
         parts = dict(zip(clips, torch.split(wide, sizes), strict=True))
         return [parts.get(id(p.pixels)) for p in prompts]
 
@@ -427,12 +438,20 @@ def _truncate(logits: Tensor, decoding: Decoding) -> Tensor:
 
 
 def messages(turn: Turn, clip: VideoClip | None) -> list[dict[str, Any]]:
-    """A turn and its clip in the form that chat templates take."""
-    content: list[dict[str, str]] = [] if clip is None else [{"type": clip.modality}]
+    """A turn and its clip in the form that chat templates take.
+
+    Raises BadInput unless the words have a mark for every picture beside the clip.
+    """
+    seen = clip is not None and len(clip.frames) > 0
+    content: list[dict[str, str]] = [{"type": clip.modality}] if clip is not None and seen else []
     if turn.before:
         content.insert(0, {"type": "text", "text": turn.before})
-    if turn.text or not content:
-        content.append({"type": "text", "text": turn.text})
+    parts = between_pictures(turn.text, 0 if clip is None else len(clip.images))
+    for number, part in enumerate(parts):
+        if number:
+            content.append({"type": "image"})
+        if part or not content:
+            content.append({"type": "text", "text": part})
     told = [] if turn.system is None else [{"role": "system", "content": turn.system}]
     return [*told, {"role": "user", "content": content}]
 

@@ -7,6 +7,8 @@
 | `problem_type` | multiple choice, numerical, regression, OCR, free-form, ...          |
 | `options`      | list of "A. text", or null                                           |
 | `data_type`    | video (default), image or text                                       |
+| `images`       | optional list of pictures below --videos, one for every `<image>` in |
+|                | the question; with them an image needs no `path`                     |
 | `path`         | file below --videos, relative to it; not needed for text             |
 | `problem_id`   | optional; the record's place in the file otherwise                   |
 | `process`      | optional reasoning, used by supervised fine-tuning                   |
@@ -24,7 +26,7 @@ from typing import Any, get_args
 
 from evals.benchmarks import Benchmark, file_hash
 from evals.errors import BadInput
-from evals.types import Evidence, Kind, Modality, Sample
+from evals.types import IMAGE, Evidence, Kind, Modality, Sample
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 #: Fields that a record may carry into the tags of its rows.
@@ -105,18 +107,36 @@ def sample(record: dict[str, Any], number: int, path: Path, videos: Path) -> Sam
     solution = str(need("solution"))
     tagged = ANSWER.search(solution)
     name = record.get("problem_id")
+    images = _images(record, modality, videos, where)
+    pathless = modality == "text" or (images and modality == "image" and not record.get("path"))
     return Sample(
         id=str(number if name is None else name),
         question=str(need("problem")),
         kind=kind,
         gold=(tagged.group(1) if tagged else solution).strip(),
         modality=modality,
-        media=None if modality == "text" else videos / _below(need("path"), where),
+        media=None if pathless else videos / _below(need("path"), where),
         options=tuple(options),
-        cluster=str(record.get("path") or number),
+        cluster=str(record.get("path") or record.get("film") or number),
         tags={k: str(record[k]) for k in TAGS if record.get(k)},
         evidence=_evidence(record.get("evidence"), where),
+        images=images,
     )
+
+
+def _images(record: dict[str, Any], modality: str, videos: Path, where: str) -> tuple[Path, ...]:
+    """The pictures of a record, as many as its question has marks for."""
+    names = record.get("images") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{where}: `images` must be a list of paths")
+    if not names:
+        return ()
+    if modality == "text":
+        raise BadInput(f"{where}: a record with `images` has the data_type image or video")
+    marks = str(record.get("problem")).count(IMAGE)
+    if marks != len(names):
+        raise BadInput(f"{where}: {len(names)} `images` for {marks} {IMAGE} in the question")
+    return tuple(videos / _below(name, where) for name in names)
 
 
 def _below(name: Any, where: str) -> Path:

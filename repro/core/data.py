@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -80,12 +80,14 @@ class Prompts:
         return prompt
 
 
-def part_of(record: Record) -> Wanted | None:
-    """What a record shows of which file; None for one without a clip."""
-    return None if record.modality == "text" else Wanted.of(record)
+def part_of(record: Record) -> Hashable:
+    """What a record shows of which files; None for one without a clip."""
+    if record.modality == "text":
+        return None
+    return (Wanted.of(record) if record.media else None, record.images)
 
 
 def _bytes(prompt: Prompt) -> int:
     held = (prompt.encoded.ids, prompt.encoded.positions, prompt.encoded.pixels)
-    frames = 0 if prompt.clip is None else prompt.clip.frames.nbytes
+    frames = 0 if prompt.clip is None else prompt.clip.nbytes
     return frames + sum(tensor.nbytes for tensor in held if tensor is not None)

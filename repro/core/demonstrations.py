@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from evals.benchmarks import jsonl
 from evals.errors import BadInput
 from evals.prompts import question_text
 from evals.types import Protocol, Sample
-from evals.video import Clips, Wanted
+from evals.video import Clips
 from evals.vlm import VLM, Encoded
 from repro.core.data import part_of
 
@@ -81,7 +81,7 @@ class Examples:
         self.vlm, self.protocol, self.demonstrations = vlm, protocol, demonstrations
         self.max_length, self.blind, self.keep = max_length, blind, keep
         self.clips, self.held = Clips(protocol), 0
-        self._films: OrderedDict[Wanted | None, dict[int, Example]] = OrderedDict()
+        self._films: OrderedDict[Hashable, dict[int, Example]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.demonstrations)

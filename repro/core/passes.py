@@ -47,18 +47,20 @@ def shuffled_prompt(prompt: Prompt, switches: Switches, seed: int) -> Prompt:
     shuffle: `frame` permutes single frames before patching (the paper's); `group` permutes the
     2-frame patches. identity: `excluded` draws again until the order changes.
     """
-    rows = _by_time(prompt)
+    rows, beside = _by_time(prompt)
     order = _order(len(rows), switches, seed)
     mixed = rows[order].flatten(0, 1) if switches.shuffle == "group" else _by_frame(rows, order)
-    return replace(prompt, encoded=replace(prompt.encoded, pixels=mixed))
+    return replace(prompt, encoded=replace(prompt.encoded, pixels=torch.cat([mixed, beside])))
 
 
-def _by_time(prompt: Prompt) -> Tensor:
-    """(t, patches, values) pixels, one row per 2-frame patch."""
+def _by_time(prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """(t, patches, values) pixels of the clip, one row per 2-frame patch, and those of the pictures
+    beside it, (patches, values)."""
     pixels, grid = prompt.encoded.pixels, prompt.encoded.grid
     if prompt.clip is None or pixels is None or grid is None:
         raise ValueError(f"record {prompt.record.id} has no frames to shuffle")
-    return pixels.view(int(grid[0, 0]), -1, pixels.shape[-1])
+    clip, beside = pixels.tensor_split([int(grid[0].prod())])
+    return clip.view(int(grid[0, 0]), -1, pixels.shape[-1]), beside
 
 
 def _order(rows: int, switches: Switches, seed: int) -> Tensor:
@@ -165,14 +167,14 @@ class Shuffled:
             mixed = shuffled_prompt(prompt, self.switches, seed).encoded.pixels
             assert mixed is not None
             self._made[key] = mixed
-            order = _order(len(_by_time(prompt)), self.switches, seed)
+            order = _order(len(_by_time(prompt)[0]), self.switches, seed)
             self._from[id(mixed)] = (prompt.encoded, order)
         return replace(prompt.encoded, pixels=self._made[key])
 
     def features(self, prompts: Sequence[Encoded]) -> list[Tensor | None]:
         """(n, H) features of each shuffled clip."""
+        vlm = self.vision.vlm
         if self.switches.shuffle == "frame":
-            vlm = self.vision.vlm
             return blank.look(vlm, prompts) if self.lockstep else vlm.features(prompts)
         if not any(p.pixels is not None for p in prompts):
             return [None] * len(prompts)
@@ -181,7 +183,10 @@ class Shuffled:
             original, order = self._from[id(prompt.pixels)]
             (known,) = self.vision.look([original])
             assert known is not None
-            found.append(known.unflatten(0, (len(order), -1))[order.to(known.device)].flatten(0, 1))
+            assert original.grid is not None
+            clip, beside = known.tensor_split([int(original.grid[0].prod()) // vlm.merge**2])
+            mixed = clip.unflatten(0, (len(order), -1))[order.to(known.device)].flatten(0, 1)
+            found.append(torch.cat([mixed, beside]))
         return found
 
 

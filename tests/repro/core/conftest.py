@@ -56,12 +56,14 @@ def louder(vlm: VLM) -> VLM:
 
 @dataclass(frozen=True)
 class Modalities:
-    """One prompt of each kind; `other` is a second film."""
+    """One prompt of each kind; `other` is a second film, `pictures` a film and two pictures among
+    the words after it."""
 
     video: Prompt
     other: Prompt
     image: Prompt
     text: Prompt
+    pictures: Prompt
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +77,11 @@ def modalities(prompts: Prompts, records: list[Sample]) -> Modalities:
     other = next(r for r in videos if r.media != videos[0].media)
     image = next(r for r in records if r.modality == "image")
     text = Sample("text", "How many shapes are there?", "numerical", "3", "text", None)
-    return Modalities(*(prompts.build(r) for r in (videos[0], other, image, text)))
+    pictures = replace(
+        videos[1], id="pictures", question="Which is next, 1: <image> or 2: <image>?",
+        images=(image.media, image.media),
+    )  # fmt: skip
+    return Modalities(*(prompts.build(r) for r in (videos[0], other, image, text, pictures)))
 
 
 @pytest.fixture(scope="session")

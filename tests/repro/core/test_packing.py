@@ -179,6 +179,7 @@ def groups_of(vlm: VLM, asked: Any, complete: Complete, protocol: Protocol) -> l
         made(asked.image, [7, 1], 2),
         made(asked.text, [2, 8, 4], 3),
         made(asked.other, [9, 9, 9, 9], 4),
+        made(asked.pictures, [6, 2, 5], 5),
     ]
 
 
@@ -201,7 +202,7 @@ def trees(vlm: VLM, groups: list[Group]) -> list[Tree]:
 
 
 def test_hints_share_their_clip_and_other_clips_do_not(loud: VLM, batch: list[Group]) -> None:
-    assert [len(trees_of(g, loud.is_pad)) for g in batch] == [1, 1, 4, 1, 1, 1]
+    assert [len(trees_of(g, loud.is_pad)) for g in batch] == [1, 1, 4, 1, 1, 1, 1]
     (told,) = trees_of(batch[1], loud.is_pad)
     assert len(told.distinct) == 3
     packed = pack([told], PAD)
@@ -296,11 +297,12 @@ def test_qwen3_vl_s_positions_are_its_own(other: VLM, other_batch: list[Group]) 
     for group in other_batch:
         prompt = group.prompt.encoded
         video = bool((prompt.ids == other.video_pad).any())
-        kinds = video * 2 if video else 1
+        kinds = (prompt.ids == other.video_pad) * 2 + (prompt.ids == other.image_pad) * 1
+        clips = int(video)  # the clip comes first
         own, _ = other.model.model.get_rope_index(
-            prompt.ids[None], (other.is_pad(prompt.ids) * kinds).int()[None],
-            video_grid_thw=prompt.grid if video else None,
-            image_grid_thw=None if video else prompt.grid,
+            prompt.ids[None], kinds.int()[None],
+            video_grid_thw=prompt.grid[:clips] if video else None,
+            image_grid_thw=prompt.grid[clips:] if prompt.grid is not None else None,
         )  # fmt: skip
         assert torch.equal(prompt.positions, own[:, 0])
     text = other.processor.tokenizer.decode(other_batch[0].prompt.encoded.ids)
@@ -331,10 +333,13 @@ def _dense(vlm: VLM, stem: Encoded, completion: tuple[int, ...]) -> Tensor:
     after = torch.arange(stem.next_position, stem.next_position + len(completion)).expand(3, -1)
     media: dict[str, Tensor | None] = {}
     if stem.pixels is not None:
-        video = bool((stem.ids == vlm.video_pad).any())
-        names = ("pixel_values_videos", "video_grid_thw") if video else (
-            "pixel_values", "image_grid_thw")  # fmt: skip
-        media = dict(zip(names, (stem.pixels, stem.grid), strict=True))
+        clips = int((stem.ids == vlm.video_pad).any())  # the clip comes first
+        patches = stem.grid.prod(-1).tolist()
+        video, pictures = stem.pixels.tensor_split([sum(patches[:clips])])
+        if len(video):
+            media = {"pixel_values_videos": video, "video_grid_thw": stem.grid[:clips]}
+        if len(pictures):
+            media |= {"pixel_values": pictures, "image_grid_thw": stem.grid[clips:]}
     with torch.no_grad():
         logits = vlm.model(
             input_ids=ids, position_ids=torch.cat([stem.positions, after], 1)[:, None], **media

@@ -192,6 +192,26 @@ def test_shuffling_patches_equals_processing_shuffled_frames(
     assert mixed.second_per_grid == prompt.encoded.second_per_grid
 
 
+@pytest.mark.parametrize("shuffle", ["frame", "group"])
+def test_pictures_beside_a_clip_are_not_shuffled(
+    loud: VLM, asked: Any, switches: Switches, shuffle: str, group_of: Callable[..., Group]
+) -> None:
+    """Only the clip has an order in time; both ways to its features give the same."""
+    own, encoded = replace(switches, shuffle=shuffle), asked.pictures.encoded
+    patches = int(encoded.grid[0].prod())
+    group = group_of(asked.pictures, [4, 7])
+    vision = Vision(loud)
+    made = passes.Shuffled(vision, own)
+    mixed = made.prompt(group, asked.pictures)
+    assert torch.equal(mixed.pixels[patches:], encoded.pixels[patches:])
+    assert not torch.equal(mixed.pixels[:patches], encoded.pixels[:patches])
+    with torch.no_grad():
+        (found,), (direct,) = made.features([mixed]), loud.features([mixed])
+    torch.testing.assert_close(found, direct, atol=1e-5, rtol=1e-5)
+    (scores,) = scored(loud, [group], own)
+    assert scores.temporal.abs().max() > 0 and scores.visual.abs().max() > 0
+
+
 def test_a_group_s_seed_draws_its_one_shuffle(
     loud: VLM, asked: Any, group_of: Callable[..., Group], switches: Switches
 ) -> None:
