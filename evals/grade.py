@@ -2,7 +2,7 @@
 
 | match         | compares                                                                      |
 |---------------|-------------------------------------------------------------------------------|
-| `standard`    | letters; numbers at two decimals; MRA `<=`; 1 - WER; ROUGE; tIoU >= threshold |
+| `standard`    | letters; orderings; numbers at two decimals; MRA `<=`; 1 - WER; ROUGE; tIoU   |
 | `same text`   | the strings                                                                   |
 | `video-r1`    | the strings; numbers behind the decimal gate; MRA `<`; text always 0          |
 | `onethinker`  | as video-r1, but free-form is ROUGE and intervals are standard                |
@@ -102,7 +102,7 @@ def _standard(answer: Answer, gold: Gold) -> float:
     if gold.kind in GROUNDED:
         return _grounded(answer, gold)
     truth = gold.read()
-    if gold.kind == "multiple choice":
+    if gold.kind in ("multiple choice", "ordering"):
         return float(answer.value == truth.value)
     if gold.kind == "OCR":
         return max(0.0, 1.0 - word_error_rate(truth.value, answer.value))
@@ -137,7 +137,7 @@ def _same_text(answer: Answer, gold: Gold) -> float:
 
 def _video_r1(answer: Answer, gold: Gold) -> float:
     """The released evaluator of the family (ktr.md 4.1)."""
-    if gold.kind in GROUNDED:  # chosen: the family has neither
+    if gold.kind in (*GROUNDED, "ordering"):  # chosen: the family has none of them
         return _standard(answer, gold)
     if gold.kind == "multiple choice":
         return _same_text(answer, gold)

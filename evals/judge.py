@@ -34,6 +34,7 @@ _ASKED = {
     "numerical": "the one number that the reply gives as its answer",
     "regression": "the one number that the reply gives as its answer",
     "temporal grounding": "the one interval that the reply gives, as [start, end] in seconds",
+    "ordering": "the numbers that the reply gives, in its order, with commas between them",
     "grounded qa": "the letter of the option that the reply chooses and the interval it gives, "
     "as in A [1.0, 2.5]",
 }

@@ -66,7 +66,7 @@ _SUFFIX = {
         " within the <answer> </answer> tags."
     ),
     "free-form": " Please provide your text answer within the <answer> </answer> tags.",
-    # Chosen: the family has neither of the two grounded kinds.
+    # Chosen: the family has none of the following kinds.
     "temporal grounding": (
         " Please provide the start and end time in seconds as [start, end]"
         " within the <answer> </answer> tags."
@@ -74,6 +74,10 @@ _SUFFIX = {
     "grounded qa": (
         " Please provide the single option letter followed by the start and end time in seconds"
         " (e.g., A [1.0, 2.5]) within the <answer> </answer> tags."
+    ),
+    "ordering": (
+        " Please provide the numbers in order, separated by commas (e.g., 2, 5, 1)"
+        " within the <answer> </answer> tags."
     ),
 }
 _HOLMES = (

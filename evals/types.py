@@ -17,7 +17,8 @@ Modality = Literal["video", "image", "text"]
 
 IMAGE = "<image>"  # where a question says so, one of its further pictures stands
 
-#: Video-R1 family's `problem_type` values, then the two grounded kinds the family lacks.
+#: Video-R1 family's `problem_type` values, then what the family lacks: two grounded kinds, and the
+#: numbers of shown pictures in the order asked for.
 Kind = Literal[
     "multiple choice",
     "numerical",
@@ -26,6 +27,7 @@ Kind = Literal[
     "free-form",
     "temporal grounding",
     "grounded qa",
+    "ordering",
 ]
 
 
@@ -57,8 +59,9 @@ class Sample:
     """One question about one clip.
 
     `options` are the printed lines ("A. red"); `gold` is the text inside the solution's answer
-    tags: a letter, a number, `[start, end]` in seconds, or `letter [start, end]`; where several
-    intervals are right, ` or ` joins them. `cluster` groups the questions of one video, the unit of
+    tags: a letter, a number, numbers in order, `[start, end]` in seconds, or
+    `letter [start, end]`; where several intervals are right, ` or ` joins them.
+    `cluster` groups the questions of one video, the unit of
     clustered errors. `tags` go into the rows and are what scores are broken down by; `facts` are
     what a prompt may need besides (see evals.prompts). `form` picks the benchmark's own wording
     where it has several. `span`: the seconds of the media that belong to the question; `stop`: the

@@ -12,6 +12,7 @@
 | `path`         | file below --videos, relative to it; not needed for text             |
 | `problem_id`   | optional; the record's place in the file otherwise                   |
 | `process`      | optional reasoning, used by supervised fine-tuning                   |
+| `candidates`   | optional: numbers in an `ordering` answer lie in 1 .. candidates     |
 | `evidence`     | optional {"interval": [start, end], "region": [x0, y0, x1, y1]}      |
 
 An optional field may also be null, as exporters write it.
@@ -31,6 +32,8 @@ from evals.types import IMAGE, Evidence, Kind, Modality, Sample
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 #: Fields that a record may carry into the tags of its rows.
 TAGS = ("family", "film", "twin", "data_source")
+#: Fields that a method or a prompt may need besides.
+FACTS = ("candidates",)
 
 
 def load(*, split: str, root: Path | None, data: Path | None) -> Benchmark:
@@ -121,6 +124,7 @@ def sample(record: dict[str, Any], number: int, path: Path, videos: Path) -> Sam
         tags={k: str(record[k]) for k in TAGS if record.get(k)},
         evidence=_evidence(record.get("evidence"), where),
         images=images,
+        facts={k: str(record[k]) for k in FACTS if record.get(k)},
     )
 
 

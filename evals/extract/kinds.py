@@ -6,6 +6,7 @@
 | numerical          | text with exactly one number (thousands commas allowed)               |
 | temporal grounding | one bracketed pair, or exactly two times, in seconds or [hh:]mm:ss    |
 | grounded qa        | a letter, then an interval                                            |
+| ordering           | whole numbers with commas or spaces between, perhaps in brackets      |
 | OCR, free-form     | the stripped text                                                     |
 
 A JSON object, fenced or not, is read by its fields: option, answer, choice or result; start_time
@@ -240,6 +241,20 @@ def _grounded(content: str, options: Sequence[str]) -> Reading:
     return Answer(f"{choice.value} [{start}, {end}]", interval=(start, end))
 
 
+_INDEX = re.compile(r"[0-9]{1,9}")
+
+
+def _ordering(content: str, options: Sequence[str]) -> Reading:
+    """`3, 7, 1`, `[3 7 1]`; any other sign between or beside the numbers makes it no answer."""
+    said = clean(content).strip()
+    if said.startswith("[") and said.endswith("]"):
+        said = said[1:-1]
+    numbers = [part.split() for part in said.split(",")]
+    if not all(numbers) or not all(_INDEX.fullmatch(n) for part in numbers for n in part):
+        return Unparsed("not a list of numbers" if said else "empty answer")
+    return Answer(", ".join(str(int(n)) for part in numbers for n in part))
+
+
 def _text(content: str, options: Sequence[str]) -> Reading:
     said = content.strip()
     return Answer(said) if said else Unparsed("empty answer")
@@ -253,4 +268,5 @@ READERS: Mapping[str, Reader] = {
     "free-form": _text,
     "temporal grounding": _grounding,
     "grounded qa": _grounded,
+    "ordering": _ordering,
 }

@@ -11,7 +11,7 @@
 | `option text`   | low        | the text of one option (the longer of two nested), not negated   |
 | `only number`   | low        | one number, whatever its unit                                    |
 | `only interval` | low        | one bracketed pair, or two times                                 |
-| `whole reply`   | low        | OCR and free-form: all of it                                     |
+| `whole reply`   | low        | OCR, free-form, ordering: all of it                              |
 
 `strict` has the first two; `reelproof` tries the others where the reply has no answer tag at all.
 Rules are tried in this order. The first one that finds something decides: one reading is the
@@ -216,6 +216,7 @@ _PROSE: Mapping[str, Reader] = {
     "grounded qa": _prose("grounded qa", "only interval"),
     "OCR": _prose("OCR", "whole reply"),
     "free-form": _prose("free-form", "whole reply"),
+    "ordering": _prose("ordering", "whole reply"),
 }
 
 

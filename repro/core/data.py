@@ -28,9 +28,10 @@ class Records:
     def draw(self, step: int) -> list[Record]:
         """`per_step` records of the given step (from 0); an epoch is a fresh permutation."""
         first = step * self.per_step
-        return [self._at(i) for i in range(first, first + self.per_step)]
+        return [self.at(i) for i in range(first, first + self.per_step)]
 
-    def _at(self, index: int) -> Record:
+    def at(self, index: int) -> Record:
+        """The record drawn `index`-th (from 0)."""
         epoch, place = divmod(index, len(self.records))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.records))
         return self.records[order[place]]

@@ -59,6 +59,11 @@ class Method:
             "format": torch.tensor(format_rewards([], texts), dtype=torch.float32),
         }
 
+    def measure(self, group: Group, rewards: Rewards) -> dict[str, float]:
+        """Further numbers about a group for metrics.jsonl, averaged over the groups that have them;
+        a name of `rewards` replaces that part's mean. rewards: as `rewards` gave them."""
+        return {}
+
     def signals(self, scores: TokenScores) -> dict[str, Tensor]:
         """Which signal chose which token, (G, C) bool by name; none here."""
         return {}

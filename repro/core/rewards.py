@@ -33,7 +33,9 @@ Preset = Literal["released", "paper"]
 Completion = str | Sequence[dict[str, Any]]
 
 _FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+#: Kinds that the released code lacks: read by evals.extract under either preset.
 GROUNDED = ("temporal grounding", "grounded qa")
+NOT_RELEASED = (*GROUNDED, "ordering")
 
 
 def accuracy(
@@ -51,7 +53,7 @@ def accuracy(
     """
     if preset not in ("released", "paper"):
         raise BadInput(f"unknown preset {preset!r}; known: released, paper")
-    if preset == "released" and problem_type not in GROUNDED:
+    if preset == "released" and problem_type not in NOT_RELEASED:
         said, gold = first_block(completion) or "", first_block(solution) or ""
         return _released(said, gold, problem_type)
     gold_text = first_block(solution)
@@ -88,6 +90,8 @@ def _released(said: str, gold: str, problem_type: str) -> float:
 def _robust(answer: Answer, truth: Answer, problem_type: str) -> float:
     if problem_type == "multiple choice":
         return float(answer.letter == truth.letter)
+    if problem_type == "ordering":
+        return float(answer.value == truth.value)
     if problem_type == "OCR":
         return max(0.0, 1.0 - word_error_rate(truth.value, answer.value))
     if problem_type == "free-form":

@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Scored:
     logp: Tensor
     reference: Tensor | None
     again: int
+    told: dict[str, float] = field(default_factory=dict)  # Method.measure, over the groups
 
 
 class GroupTrainer(DurableTrainer):
@@ -265,10 +266,12 @@ class GroupTrainer(DurableTrainer):
             for g, p, w in zip(groups, drawn.parts, weights, strict=True)
         ]
         rewards = [total(p) for p in parts]
+        told = [self.method.measure(g, p) for g, p in zip(drawn.groups, drawn.parts, strict=True)]
         gains = self._advantages(rewards)
         scored = Scored(
-            groups, parts, rewards, gains, weights, scores, logp.detach(), reference, drawn.again
-        )
+            groups, parts, rewards, gains, weights, scores, logp.detach(), reference, drawn.again,
+            _combined(told),
+        )  # fmt: skip
         return scored, logp
 
     def _sampler(self, vision: Vision) -> Sampler:
@@ -544,6 +547,7 @@ def _metrics(scored: Scored) -> dict[str, float]:
         "entropy": sum(float(s.entropy.sum()) for s in scored.scores) / valid,
         "kept": sum(int((w > 0).sum()) for w in scored.weights) / valid,
         "resampled": float(scored.again),
+        **scored.told,
     }
 
 

@@ -448,7 +448,7 @@ PIECES = st.sampled_from(
 REPLIES = st.one_of(st.text(), st.lists(PIECES, max_size=25).map("".join))
 GOLDS = {
     CHOICE: "B", "numerical": "3", "regression": "4.5", "OCR": "STOP", "free-form": "a dog",
-    INTERVAL: "[2, 5]", "grounded qa": "B [2, 5]",
+    INTERVAL: "[2, 5]", "grounded qa": "B [2, 5]", "ordering": "3, 7, 1",
 }  # fmt: skip
 
 
