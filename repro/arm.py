@@ -78,10 +78,12 @@ def train_arm(
             lambda: (start_checkpoint(recipe, model), _records(recipe, data, videos))
         )
         provenance = _provenance(recipe, arm, seed, start, pool, settings.max_steps)
-        if not ranks.first(ranks.together(lambda: _begin(out, provenance))):
+        if not ranks.first(ranks.together(lambda: _unfinished(out, provenance))):
             return
         began = time.perf_counter()
         vlm = ranks.together(lambda: _policy(recipe, settings, start, seed))
+        # Only now: a start checkpoint that cannot be loaded leaves the folder free for another.
+        ranks.together(lambda: _begin(out, provenance))
         trainer = _trainer(recipe, arm, seed, out, settings, start, vlm, pool, progress)
         run(trainer, out, until)
         if trainer.state.global_step >= settings.max_steps:
@@ -95,23 +97,29 @@ def _holding(out: Path, resume: bool) -> Any:
     return folder.writing(out, resume=resume) if ranks.rank() == 0 else nullcontext()
 
 
-def _begin(out: Path, provenance: dict[str, Any]) -> bool:
-    """Whether there is anything left to train; the first process says, and writes provenance.json.
-
-    What that file says of DeepSpeed's shards stays: no others are ever loaded.
-    """
+def _unfinished(out: Path, provenance: dict[str, Any]) -> bool:
+    """Whether there is anything left to train; the first process says."""
     from repro.core import ranks
 
     if ranks.rank() > 0:
         return True
-    path = out / "provenance.json"
-    check_same(path, provenance)
+    check_same(out / "provenance.json", provenance)
     if (out / "done.json").exists():
         tidy(out)
         return False
+    return True
+
+
+def _begin(out: Path, provenance: dict[str, Any]) -> None:
+    """The first process writes provenance.json. What it says of DeepSpeed's shards stays: no others
+    are ever loaded."""
+    from repro.core import ranks
+
+    if ranks.rank() > 0:
+        return
+    path = out / "provenance.json"
     shards = folder.read_json(path).get("shards") if path.exists() else None
     folder.write_json(path, {**provenance, **({"shards": shards} if shards else {})})
-    return True
 
 
 def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:

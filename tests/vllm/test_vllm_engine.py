@@ -91,6 +91,10 @@ def film(seed: int, n: int = 8, side: tuple[int, int] = (56, 56), **time: Any) -
     return replace(VideoClip(frames, tuple(range(0, 2 * n, 2)), 4.0, 2 * n), **time)
 
 
+TWO = "Which is next, 1: <image> or 2: <image>?"
+NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")  # pictures only
+
+
 def ask(vlm: VLM, clip: VideoClip | None, text: str = "How many shapes are there?",
         protocol: Protocol = tiny.PROTOCOL) -> Prompt:  # fmt: skip
     record = Sample("asked", text, "numerical", "1", clip.modality if clip else "text", None)
@@ -134,8 +138,10 @@ def test_it_scores_every_modality_as_we_do(sampler: VLLMSampler, vlm: VLM) -> No
         ask(vlm, film(2, n=6, side=(100, 170)), protocol=ROOM),  # resized, not square
         ask(vlm, still, protocol=ROOM),
         ask(vlm, None),
+        ask(vlm, replace(film(3), images=(still.frames[0], film(5).frames[0])), TWO),
+        ask(vlm, replace(NOTHING, images=(film(6).frames[0], still.frames[0])), TWO),
     ]
-    groups = sampler.groups(prompts, 3, [1, 2, 3, 4])
+    groups = sampler.groups(prompts, 3, list(range(1, 7)))
     assert differ(vlm, groups) < BOUND
     for group, prompt in zip(groups, prompts, strict=True):
         assert group.prompt is prompt and len(group.rollouts) == 3
