@@ -279,7 +279,7 @@ def pointing(
 
 
 #: The fixed sentence of `oracle` and `random_interval` (chosen).
-GUIDANCE = "Look again at the listed frames and regions before you answer."
+GUIDANCE = "Look again at the listed frames and regions, and go by what they show."
 
 #: Teachers that need no model, by name.
 OFFLINE: Mapping[str, Callable[[], Teacher]] = {
