@@ -54,8 +54,8 @@ _BOX = re.compile(rf"\[\s*{_N}(?:\s*,\s*{_N}){{3}}\s*\]|\b\d+(?:\.\d+)?\s*(?:%|p
 #: Where "one" and "second" are no numbers.
 _IDLE = re.compile(
     r"\b(?:each|every|no|any|some|this|that|which|another|the other|by|at least) one\b"
-    r"|\bone(?:s| by one| at a time| after (?:the other|another)| another| side| end| more look| frame"
-    r"| glance| moment| place| part| point| of the\b)"
+    r"|\bone(?:s| by one| at a time| after (?:the other|another)| another| side| end| more look"
+    r"| frame| glance| moment| place| part| point| of the\b)"
     r"|\b(?:a|per|each|every|split|half a|last|final|next) second\b"
     r"|\b(?:first|second|third|fourth|last) "
     r"(?:half|quarter|third|part|frame|section|segment|moment|look|time|pass|few|stretch)s?\b"
