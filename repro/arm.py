@@ -24,6 +24,7 @@ from repro import folder, training, weights
 from repro.exits import Interrupted
 from repro.recipe import Recipe, papers
 from repro.recipe import Trainer as Settings
+from repro.selection import files
 from repro.strict import nearest
 
 if TYPE_CHECKING:
@@ -135,12 +136,17 @@ def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
 
 
 def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmark:
-    if data is None and recipe.data.records in benchmarks.NAMES:
-        return benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
-    if data is None:
+    if data is not None:
+        return benchmarks.load("jsonl", data=data, root=videos)
+    if recipe.data.records in benchmarks.NAMES:
+        found = benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
+    else:
         data, folder = training.located(recipe.paper)
-        videos = videos or folder
-    return benchmarks.load("jsonl", data=data, root=videos)
+        found = benchmarks.load("jsonl", data=data, root=videos or folder)
+    if recipe.data.ids is None:
+        return found
+    ids = recipe.file.parent / recipe.data.ids
+    return files.only(found, files.read_ids(ids), ids)
 
 
 def _trainer(

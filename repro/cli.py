@@ -19,6 +19,7 @@ from repro.cli_eval import eval_
 from repro.cli_ledger import compare, gate, ledger_, regress
 from repro.cli_results import export, list_, report, score, verify
 from repro.cli_run import rehearse, reproduce, train
+from repro.cli_select import select
 from repro.options import (
     PATH,
     arms_option,
@@ -254,6 +255,7 @@ for command in (
     ledger_, export, container,
 ):  # fmt: skip
     cli.add_command(command)
+data.add_command(select)
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def eval_(
         raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
     if benchmark is None and recipe is None and not every_cell:
         raise click.UsageError("name a benchmark, for example: --benchmark microworld")
-    reading = _Reading(decoder, workers, clip_seconds, cache, batch)
+    reading = Reading(decoder, workers, clip_seconds, cache, batch)
     if every_cell:
         given = {"--benchmark": benchmark, "--split": split, "--subset": subset, "--data": data,
                  "--protocol": protocol, "--root": videos, "--probe": probes, "--greedy": greedy,
@@ -175,7 +175,9 @@ class _Asked(NamedTuple):
     trained: Path | None = None
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
+    """Who decodes, in how many processes, for how long; whether caches and what batch are used."""
+
     decoder: str
     workers: int | None
     seconds: float
@@ -184,7 +186,7 @@ class _Reading(NamedTuple):
 
 
 def _evaluate(
-    asked: _Asked, out: Path, probes: dict[str, None], reading: _Reading
+    asked: _Asked, out: Path, probes: dict[str, None], reading: Reading
 ) -> dict[str | None, Run]:
     """The plain run in `out`, every probe in `out`/PROBE; by probe, None the plain one."""
     from rich.console import Console
@@ -227,7 +229,7 @@ def _run(asked: _Asked, out: Path, probe: str | None, means: Means, progress: An
 
 def _every_cell(
     recipe: str, profile: str, model: str | None, arm: str | None, seed: int, limit: int | None,
-    save_replies: bool, resume: bool, out: Path | None, reading: _Reading,
+    save_replies: bool, resume: bool, out: Path | None, reading: Reading,
 ) -> None:  # fmt: skip
     """One model, loaded once, on everything that `scoring` asks; a line in cells.jsonl for each."""
     import json
@@ -276,7 +278,13 @@ def _every_cell(
 
 
 @contextmanager
-def _means(asked: _Asked, reading: _Reading) -> Iterator[Means]:
+def _means(asked: _Asked, reading: Reading) -> Iterator[Means]:
+    with means_for(asked.model, asked.benchmark, reading) as means:
+        yield means
+
+
+@contextmanager
+def means_for(model: Model, benchmark: Benchmark, reading: Reading) -> Iterator[Means]:
     """Decoder processes where the model sees, the cache of replies where it can be cached."""
     from evals.decoding import Decoding, Limits
     from evals.microworld import default_cache
@@ -287,16 +295,16 @@ def _means(asked: _Asked, reading: _Reading) -> Iterator[Means]:
     cache = default_cache() if reading.cache else None
     with ExitStack() as stack:
         decoding = replies = None
-        if asked.model.sees:
+        if model.sees:
             decoding = stack.enter_context(
                 Decoding(
-                    decoder=_decoder(reading.decoder, asked.benchmark),
+                    decoder=_decoder(reading.decoder, benchmark),
                     workers=reading.workers or min(8, max(1, cores() - 1)),
                     limits=Limits(seconds=reading.seconds),
                     cache=cache,
                 )
             )
-        if cache and asked.model.identity is not None:
+        if cache and model.identity is not None:
             replies = stack.enter_context(ReplyCache(cache / "replies.sqlite"))
         yield Means(decoding, replies, reading.batch)
 

@@ -166,7 +166,8 @@ class Model:
 class Data:
     """Training records: `microworld`, or a data set id; `size` counts records, None if unknown.
 
-    repository: where the hub has them, or `github:OWNER/NAME/PATH@COMMIT`.
+    repository: where the hub has them, or `github:OWNER/NAME/PATH@COMMIT`. ids: file beside the
+    recipe that names the only records to use, one id a line (`repro data select` writes such).
     """
 
     records: str
@@ -174,6 +175,7 @@ class Data:
     revision: str | None
     size: int | None
     repository: str | None = None
+    ids: str | None = None
 
 
 @dataclass(frozen=True)
