@@ -26,12 +26,13 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
-COPY requirements docker/venv.sh /build/
+COPY requirements/install.py requirements/cpu.lock requirements/tools.lock docker/venv.sh /build/
 RUN sh /build/venv.sh cpu.lock
 
 FROM cpu-python AS cpu
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
-    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof
+    HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
+    REPRO_RUNS=/runs
 VOLUME ["/cache", "/runs"]
 # The default --out is runs/..., so that it lands in the volume.
 WORKDIR /
@@ -39,10 +40,14 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION"
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED" \
+      org.opencontainers.image.source="$SOURCE"
 COPY --from=cpu-build /opt/venv /opt/venv
 COPY . /opt/reelproof
 RUN python3 /opt/reelproof/docker/finish.py
@@ -63,10 +68,11 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
-COPY requirements docker/venv.sh /build/
+COPY requirements/eval.lock requirements/tools.lock docker/venv.sh /build/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh eval.lock
 
 FROM eval-build AS train-build
+COPY requirements/train.lock /build/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh train.lock
 
 # gcc and Python's headers: Triton compiles its launchers when a kernel first runs.
@@ -78,7 +84,7 @@ RUN apt-get update \
     && install -d -m 1777 /cache /cache/hf /runs
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
     HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    REPRO_RUNS=/runs NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
 WORKDIR /
@@ -86,10 +92,14 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof eval" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION"
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED" \
+      org.opencontainers.image.source="$SOURCE"
 COPY --from=eval-build /opt/venv /opt/venv
 COPY . /opt/reelproof
 RUN python3 /opt/reelproof/docker/finish.py
@@ -99,7 +109,7 @@ USER 65532:65532
 FROM train-python AS train
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof \
     HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    REPRO_RUNS=/runs NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
 WORKDIR /
@@ -107,10 +117,14 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
 ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof train" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="$REVISION"
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED" \
+      org.opencontainers.image.source="$SOURCE"
 COPY --from=train-build /opt/venv /opt/venv
 COPY . /opt/reelproof
 RUN python3 /opt/reelproof/docker/finish.py

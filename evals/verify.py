@@ -126,6 +126,21 @@ def verify(
     )  # fmt: skip
 
 
+def absent(name: str, root: Path | None = None, *, subset: str = "") -> list[Path]:
+    """Films and pictures that the questions name and that are not there; none is opened.
+
+    Raises BadInput as `verify` does, and naming the first record that cannot be used.
+    """
+    benchmarks.card(name)
+    module = benchmarks.source(name, subset)
+    files = Files(name, root or benchmarks.data_root(name))
+    part = next(iter(module.CARD.splits))
+    asked = (module.sample(r, files) for r in benchmarks.records(module, files, part, subset))
+    media = {sample.media for sample in asked if sample.media is not None}
+    there = (p for p in media if files.holds(p) or p.exists() or archive.listing(p))
+    return sorted(media.difference(there))
+
+
 def _samples(
     module: Any, files: Files, records: Sequence[Any], found: Findings
 ) -> Iterator[Sample]:

@@ -76,8 +76,9 @@ def cli() -> None:
 def doctor(recipe: str | None, profile: str, out: Path, as_json: bool) -> None:
     """What this machine can run, and what mends the rest.
 
-    It decodes a film and lets the student look at one; a recipe for GPUs is held against driver,
-    devices, memory, disk, token and data. Exit code 4 if something needed is missing.
+    It decodes a film and lets the student look at one. A recipe for GPUs is held against driver,
+    devices, memory, disk and token, and everything it would download against what is here already.
+    Exit code 4 if something needed is missing.
 
     \b
     Examples:
@@ -85,7 +86,7 @@ def doctor(recipe: str | None, profile: str, out: Path, as_json: bool) -> None:
       repro doctor --profile paper --recipe ktr
     """
     from repro import doctor as house
-    from repro import doctor_gpu
+    from repro import doctor_data, doctor_gpu
     from repro.recipe import Recipe, papers
 
     asked = [recipe] if recipe else list(papers()) if profile != "micro" else []
@@ -93,7 +94,9 @@ def doctor(recipe: str | None, profile: str, out: Path, as_json: bool) -> None:
     findings = house.examine(out)
     able = house.can_run(findings)
     for one in chosen:
-        findings += [f for f in doctor_gpu.examine(one, out) if f not in findings]
+        if found := doctor_gpu.examine(one, out):
+            found += doctor_data.examine(one)
+        findings += [f for f in found if f not in findings]
     fit = house.can_run(findings)
     if as_json:
         show_json({"micro": able, profile: fit, "findings": [as_dict(f) for f in findings]})

@@ -148,11 +148,11 @@ def ledger_add(folder: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       repro ledger add /runs
     """
-    from repro.conclude import committed, ledger_errors
+    from repro.conclude import home, ledger_errors
     from results.filing import add
 
     with ledger_errors():
-        found = add(folder, committed(), dry_run=dry_run)
+        found = add(folder, home(), dry_run=dry_run)
     if as_json:
         show_json([{"path": filed.path, "word": filed.word} for filed in found])
         return

@@ -45,9 +45,17 @@ def ledger_errors() -> Iterator[None]:
         raise NotComparable(str(error)) from error
 
 
-def committed() -> Path:
-    """Where records live: $REPRO_RUNS, else results/runs of this tree."""
+def home() -> Path:
+    """Where records are filed: $REPRO_RUNS, else results/runs of this tree."""
     return Path(os.environ.get("REPRO_RUNS") or ROOT / RUNS)
+
+
+def committed(*of: str) -> Path:
+    """The ledger (or its folder `of` a paper, a benchmark) that is read: `home` where that holds
+    any record, else the runs that this tree carries. An image's $REPRO_RUNS is a volume, at first
+    an empty one."""
+    filed = home().joinpath(*of)
+    return filed if any(filed.rglob(ledger.RECORD)) else (ROOT / RUNS).joinpath(*of)
 
 
 def published() -> bool:
@@ -102,7 +110,7 @@ def conclude(folder: Path, *, out: Path, command: str) -> Conclusion:
 def _reference(run: ledger.Run, folder: Path) -> list[ledger.Run]:
     """Committed runs of the same cell; none if the runs shown are those themselves."""
     record = run.record
-    at = committed() / record.paper / record.benchmark
+    at = committed(record.paper, record.benchmark)
     if not at.is_dir() or folder.resolve() == at.resolve():
         return []
     return [

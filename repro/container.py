@@ -120,6 +120,10 @@ def explain(error: Exception) -> str:
     return f"the Docker engine says: {said}"
 
 
+TOOLKIT = (
+    "install nvidia-container-toolkit, then sudo nvidia-ctk runtime configure --runtime=docker && "
+    "sudo systemctl restart docker"
+)
 _START = "start it (sudo systemctl start docker), or set DOCKER_HOST"
 _MEANINGS = (
     (r"PermissionError|permission denied while trying to connect|Permission denied.*docker\.sock",
@@ -131,8 +135,7 @@ _MEANINGS = (
      "the NVIDIA driver is too old for the image's CUDA 13: install driver 580 or newer"),
     (r"could not select device driver|nvidia-container-runtime|unknown or invalid runtime"
      r"|(?i:nvidia-container-cli)",
-     "the engine has no NVIDIA runtime: install nvidia-container-toolkit, then sudo nvidia-ctk "
-     "runtime configure --runtime=docker && sudo systemctl restart docker"),
+     f"the engine has no NVIDIA runtime: {TOOLKIT}"),
     (r"no space left on device",
      "the engine's disk is full: docker system df shows what for, docker system prune frees some"),
     (r"No such image|pull access denied|manifest unknown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from evals.errors import BadInput, EnvironmentFault, Failure
 from evals.microworld import default_cache
-from repro import machine
+from repro import container, machine
 from repro.arm import start_checkpoint
 from repro.recipe import Recipe, papers
 
@@ -37,8 +38,8 @@ def examine(folder: Path) -> list[Finding]:
     """Every finding, needed things first. folder: where runs would be written."""
     checks: tuple[Callable[[], Finding], ...] = (
         _python, _torch, _torchvision, _transformers, _codec, lambda: _decodes("pyav"),
-        lambda: _disk(folder), _cache, _memory, _student, _sight, _cores, _locked, _gpu, _decord,
-        _vllm, _docker,
+        lambda: _disk(folder), _cache, _memory, _student, _sight, _cores, _locked, _hub_cache,
+        _gpu, _decord, _vllm, _docker,
     )  # fmt: skip
     return [check() for check in checks]
 
@@ -131,18 +132,28 @@ def _sight() -> Finding:
 
 
 def _cache() -> Finding:
-    """Writes a file where films and frames are kept."""
-    place = default_cache()
+    """Where films and frames are kept."""
+    return _writable("cache", default_cache(), "REELPROOF_CACHE")
+
+
+def _hub_cache() -> Finding:
+    """Where huggingface_hub keeps what it fetches; a mounted one often belongs to somebody else."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    return _writable("hub cache", Path(home), "HF_HOME", needed=False)
+
+
+def _writable(name: str, place: Path, variable: str, *, needed: bool = True) -> Finding:
+    """Writes a file there."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-"):
             pass
     except OSError as error:
         return Finding(
-            "cache", False, f"{place}: {error.strerror}",
-            f"sudo chown -R $(id -u) {place}, or set REELPROOF_CACHE to a folder of yours",
+            name, False, f"{place}: {error.strerror}",
+            f"sudo chown -R $(id -u) {place}, or set {variable} to a folder of yours", needed,
         )  # fmt: skip
-    return Finding("cache", True, f"{place} is writable")
+    return Finding(name, True, f"{place} is writable", needed=needed)
 
 
 def _locked() -> Finding:
@@ -226,8 +237,21 @@ def _vllm() -> Finding:
 
 
 def _docker() -> Finding:
-    found = shutil.which("docker")
-    return Finding("docker", bool(found), found or "none", "only containers need it", False)
+    """The engine, and whether it can hand on a GPU where there is one."""
+    if shutil.which("docker") is None:
+        return Finding("docker", False, "none", "only containers need it", False)
+    try:
+        with container.engine() as client:
+            told = client.info()
+    except EnvironmentFault as error:
+        found, _, mend = str(error).partition(": ")
+        return Finding("docker", False, found, mend or "only containers need it", False)
+    runtimes = ", ".join(sorted(told.get("Runtimes", {})))
+    blind = machine.driver() is not None and "nvidia" not in runtimes
+    return Finding(
+        "docker", not blind, f"{told['ServerVersion']}, runtimes {runtimes}", container.TOOLKIT,
+        False,
+    )  # fmt: skip
 
 
 def _optional(name: str, mend: str, instead: str) -> Finding:

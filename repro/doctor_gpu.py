@@ -8,27 +8,23 @@
 | vram       | every device has the memory that the recipe's cost states       |
 | shm        | /dev/shm holds what loaders and NCCL pass between processes     |
 | data disk  | the downloads fit                                               |
-| token      | the hub's token is there, where the benchmark's data are gated  |
-| model      | the start checkpoint's files are here                           |
-| data       | the benchmark's files are here                                  |
+| token      | the hub's token is there, where a benchmark's data are gated    |
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from evals import benchmarks
-from evals.errors import BadInput
 from repro import machine
 from repro.doctor import Finding
+from repro.needs import needs
 from repro.recipe import Recipe
 
 DRIVERS = {12: 525, 13: 580}  # CUDA major -> first driver that runs it, as NVIDIA's notes list them
 SHM_GIB = 8.0  # chosen: PyTorch's loaders and NCCL under eight processes
-UNRESOLVED = "unresolved"
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,7 @@ def examine(recipe: Recipe, folder: Path) -> list[Finding]:
     build, found = devices()
     return [
         driver(build, machine.driver()), cuda(build, found), capability(recipe, found),
-        vram(recipe, found), shm(), _disk(recipe, folder), _token(recipe), _model(recipe),
-        _data(recipe),
+        vram(recipe, found), shm(), _disk(recipe, folder), _token(recipe),
     ]  # fmt: skip
 
 
@@ -126,60 +121,35 @@ def shm(place: Path = Path("/dev/shm")) -> Finding:
 
 
 def _disk(recipe: Recipe, folder: Path) -> Finding:
-    wanted = recipe.cost.download_gib
+    """Against the recipe's own number, else what its downloads add up to, as far as known."""
+    found = needs(recipe)
+    known = sum(need.bytes or 0 for need in found) / 2**30
+    wanted = recipe.cost.download_gib or known
+    unsure = recipe.cost.download_gib is None and any(need.bytes is None for need in found)
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    if wanted is None:
-        return Finding(
-            "data disk", True, f"{free:.0f} GiB free; the size of the data is unknown", needed=False
-        )
+    more = f"; repro data lock {recipe.paper} says what the rest takes" if unsure else ""
     return Finding(
-        "data disk", free >= wanted, f"{free:.0f} GiB free, {wanted:g} GiB to download",
+        "data disk", free >= wanted,
+        f"{free:.0f} GiB free, {'at least ' if unsure else ''}{wanted:.0f} GiB to download{more}",
         f"free {wanted - free:.0f} GiB at {existing}, or name another folder with --out",
     )  # fmt: skip
 
 
 def _token(recipe: Recipe) -> Finding:
     """Whether there is one; its value is never shown."""
-    name = recipe.evaluation.benchmark
-    if name not in benchmarks.OWNED or "gated" not in benchmarks.card(name).licence:
-        return Finding("token", True, f"the data of {name} need none")
+    asked = [*(recipe.scoring.benchmarks if recipe.scoring else ()), recipe.evaluation.benchmark]
+    names = dict.fromkeys(name.partition("/")[0] for name in asked)
+    cards = {n: benchmarks.card(n) for n in names if n in benchmarks.OWNED}
+    gated = [name for name, card in cards.items() if "gated" in card.licence]
+    if not gated:
+        return Finding("token", True, f"the data of {', '.join(names)} need none")
     try:
         from huggingface_hub import get_token
     except ImportError:
         return Finding("token", False, "huggingface_hub is missing", "make setup")
+    pages = " and ".join(f"https://huggingface.co/datasets/{cards[n].dataset}" for n in gated)
     return Finding(
-        "token", get_token() is not None, f"the data of {name} are gated",
-        f"accept the terms at https://huggingface.co/datasets/{benchmarks.card(name).dataset}, "
-        "then hf auth login, or set HF_TOKEN",
+        "token", get_token() is not None, f"the data of {', '.join(gated)} are gated",
+        f"accept the terms at {pages}, then hf auth login, or set HF_TOKEN",
     )  # fmt: skip
-
-
-def _model(recipe: Recipe) -> Finding:
-    name, revision = recipe.model.id, recipe.model.revision
-    if Path(name).is_dir():
-        return Finding("model", True, name)
-    pinned = f" --revision {revision}" if revision and revision != UNRESOLVED else ""
-    mend = f"hf download {name}{pinned}, and name its folder with --model"
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return Finding("model", False, "huggingface_hub is missing", "make setup")
-    here = try_to_load_from_cache(name, "config.json", revision=revision if pinned else None)
-    if isinstance(here, str):
-        return Finding("model", True, str(Path(here).parent))
-    offline = ", and HF_HUB_OFFLINE forbids to fetch it" if os.environ.get("HF_HUB_OFFLINE") else ""
-    return Finding("model", False, f"{name} is not in the cache{offline}", mend)
-
-
-def _data(recipe: Recipe) -> Finding:
-    name = recipe.evaluation.benchmark
-    if name not in benchmarks.OWNED:
-        return Finding("data", True, f"{name} needs no download")
-    mend = f"repro data fetch {name} --root DIR, with REELPROOF_DATA naming the folder above DIR"
-    try:
-        root = benchmarks.data_root(name)
-    except BadInput:
-        return Finding("data", False, "REELPROOF_DATA is not set", mend)
-    there = root.is_dir() and any(root.iterdir())
-    return Finding("data", there, str(root) if there else f"{root} is empty", mend)

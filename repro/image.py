@@ -58,6 +58,8 @@ def build(
         **{b.argument: b.reference for b in pinned},
         **(base or {}),
         "REVISION": revision,
+        "CREATED": machine.committed_at(),  # not the hour of the build: the same tree, the same image
+        "SOURCE": machine.origin(),
     }
     name = tag or container.image(target)
     with sources(dict(os.environ)) as (pip, local):

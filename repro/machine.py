@@ -81,6 +81,19 @@ def git() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}
 
 
+def committed_at() -> str:
+    """When the tree's commit was made, as RFC 3339 writes it; "" outside git."""
+    return _git("log", "-1", "--format=%cI") or ""
+
+
+def origin() -> str:
+    """Where the tree was cloned from, as an https address without user or password; "" if it is
+    known by none."""
+    said = _git("remote", "get-url", "origin") or ""
+    match = re.fullmatch(r"(?:https://|ssh://)?(?:[^@/]*@)?([\w.-]+\.[\w-]+)[:/](.+?)(?:\.git)?/?", said)
+    return f"https://{match[1]}/{match[2]}" if match else ""
+
+
 def who() -> str:
     """Who files a record: $REPRO_WHO, else the account's name."""
     return os.environ.get("REPRO_WHO") or getpass.getuser()

@@ -97,7 +97,7 @@ def _papers(chosen: Sequence[str], policy: Policy) -> list[_Paper]:
     found = []
     for name in chosen or papers():
         recipe = Recipe.load(name, PROFILE)
-        at = committed() / name / recipe.evaluation.benchmark
+        at = committed(name, recipe.evaluation.benchmark)
         with ledger_errors():
             runs = ledger.load(at, only=lambda r: r.profile == PROFILE) if at.is_dir() else []
         claim = next((c for c in policy.claims if c.paper == name), None)

@@ -43,7 +43,7 @@ def watch(
 def _references(
     paper: str, profile: str, arm: str, seed: int
 ) -> list[tuple[Mapping[str, Any], ...]]:
-    at = committed() / paper
+    at = committed(paper)
     if not at.is_dir():
         return []
     with ledger_errors():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import builtins
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from repro import doctor, doctor_gpu, machine, sight
+from evals import made
+from repro import doctor, doctor_data, doctor_gpu, lock, machine, sight
 from repro.doctor import Finding, can_run, examine
 from repro.plan import forecast
 from repro.recipe import Recipe
@@ -83,6 +90,9 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not finding.ok and str(tmp_path / "file") in finding.mend
     monkeypatch.setenv("REELPROOF_CACHE", str(tmp_path / "new"))
     assert doctor._cache().ok and not list((tmp_path / "new").iterdir())
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
+    hub = doctor._hub_cache()
+    assert not hub.ok and not hub.needed and "HF_HOME" in hub.mend
 
 
 def test_versions_are_held_against_the_lock(
@@ -138,22 +148,129 @@ def test_little_shared_memory_names_the_option(monkeypatch: pytest.MonkeyPatch) 
     assert not doctor_gpu.shm(Path("/nowhere")).ok
 
 
-def test_data_model_and_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("REELPROOF_DATA", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    found = {f.name: f for f in doctor_gpu.examine(PAPER, tmp_path)}
-    assert "repro data fetch video_holmes" in found["data"].mend
-    assert "hf download Video-R1/" in found["model"].mend and "unresolved" not in str(found)
-    assert found["token"].ok
-    monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
-    assert not doctor_gpu._data(PAPER).ok
-    (tmp_path / "video_holmes" / "x").mkdir(parents=True)
-    assert doctor_gpu._data(PAPER).ok
+def test_the_token_of_gated_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor_gpu._token(PAPER).ok
     gated = replace(PAPER, evaluation=replace(PAPER.evaluation, benchmark="longvideobench"))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "HF_TOKEN" in doctor_gpu._token(gated).mend and not doctor_gpu._token(gated).ok
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
     assert doctor_gpu._token(gated).ok and "hf_secret" not in str(doctor_gpu._token(gated))
+
+
+def test_the_disk_against_what_is_downloaded(tmp_path: Path) -> None:
+    found = doctor_gpu._disk(PAPER, tmp_path)
+    assert "at least" in found.found and "repro data lock ktr" in found.found
+    vast = replace(PAPER, cost=replace(PAPER.cost, download_gib=1e9))
+    assert (
+        not doctor_gpu._disk(vast, tmp_path).ok and "--out" in doctor_gpu._disk(vast, tmp_path).mend
+    )
+
+
+# --- what would be downloaded -------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return tmp_path
+
+
+def taken() -> dict[str, Finding]:
+    """Findings by the first word of what was found."""
+    return {f.found.partition(":")[0]: f for f in doctor_data.examine(PAPER)}
+
+
+def test_nothing_is_here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = taken()
+    assert {"ktr-train", "video_holmes", "mmvu/mc", PAPER.model.id} <= found.keys()
+    for one in found.values():
+        assert not one.ok and one.found.endswith("not here")
+    assert found["video_holmes"].mend == "repro data lock ktr && repro data fetch ktr"
+    assert "repro data build ktr" in found["ktr-train"].mend
+    assert not found["Qwen/Qwen2.5-VL-7B-Instruct"].needed, "only the cold start takes it"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("REELPROOF_DATA")
+    mend = taken()["video_holmes"].mend
+    assert mend.endswith("REELPROOF_DATA=DIR repro data fetch ktr, where there is a network")
+
+
+def test_a_benchmark_is_whole_when_every_film_is_there(data: Path) -> None:
+    root = made.make("video_holmes", data)  # its films lie in a zip
+    assert taken()["video_holmes"].ok
+    (root / "videos.zip").unlink()
+    lacking = taken()["video_holmes"]
+    assert not lacking.ok and "3 films or pictures are missing" in lacking.found
+    (root / "test_Video-Holmes.json").write_text("[{]")
+    assert "not valid JSON" in taken()["video_holmes"].found
+
+
+def test_a_checkpoint_is_whole_when_every_shard_is(data: Path) -> None:
+    from repro import weights
+
+    place = weights.folder_of(PAPER.model.id)
+    shutil.copytree(machine.ROOT / "repro/tiny/ktr", place)
+    assert taken()[PAPER.model.id].ok
+    whole = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(whole[:-1])
+    assert "model.safetensors cut short" in taken()[PAPER.model.id].found
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (place / "model.safetensors").write_bytes(whole)
+    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "1 of 2 shards are missing, model-2.safetensors first" in taken()[PAPER.model.id].found
+    (place / "model.safetensors.index.json").write_text("{}")
+    assert "index.json" in taken()[PAPER.model.id].found
+    (place / "model.safetensors.index.json").unlink()
+    (place / "tokenizer.json").unlink()
+    assert "no tokenizer.json" in taken()[PAPER.model.id].found
+
+
+def test_a_checkpoint_of_another_commit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro import weights
+
+    place = weights.folder_of(PAPER.model.id)
+    shutil.copytree(machine.ROOT / "repro/tiny/ktr", place)
+    note = place / ".cache/huggingface/download/config.json.metadata"
+    note.parent.mkdir(parents=True)
+    note.write_text("b" * 40 + "\netag\n0\n")
+    assert taken()[PAPER.model.id].ok, "no commit is locked"
+    key = f"model:{PAPER.model.id}"
+    monkeypatch.setattr("repro.lock.read", lambda file: {key: lock.Pin("a" * 40, None)})
+    assert f"commit {'b' * 40}, not {'a' * 40}" in taken()[PAPER.model.id].found
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_whole_or_not(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        path.write_bytes(content)
+        assert doctor_data._is_whole(path) in (True, False)
+
+
+def test_records_and_their_media(data: Path, films: Callable[..., Path]) -> None:
+    source = films("test", 8)
+    shutil.copytree(source, data / "ktr-train")
+    assert taken()["ktr-train"].ok, taken()["ktr-train"]
+    gone = sorted((data / "ktr-train").rglob("*.mp4"))[0]
+    gone.unlink()
+    assert f"1 films or pictures are missing, {gone}" in taken()["ktr-train"].found
+    (data / "ktr-train" / "records.json").write_text("[]")
+    assert "holds no record" in taken()["ktr-train"].found
+
+
+# --- the engine ---------------------------------------------------------------------------------
+
+
+def test_an_engine_that_does_not_answer_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docker").write_text("")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    found = doctor._docker()
+    assert not found.ok and not found.needed
+    assert found.found == "no Docker engine answers" and "systemctl start docker" in found.mend
 
 
 @pytest.mark.skipif(machine.gpu() is not None, reason="this machine has a GPU")
