@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.extract import Answer, Unparsed, read
@@ -68,6 +69,16 @@ def prompt(sample: Sample, reply: str) -> str:
     return text
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the key along, to whatever server it is told of."""
+
+    def redirect_request(self, *_: object) -> None:
+        """What comes of this is HTTPError with the redirect's code."""
+
+
+_SERVER = urllib.request.build_opener(_Stay)
+
+
 class Judge:
     """An OpenAI-compatible model. `url` ends before `/chat/completions`, as in `.../v1`.
 
@@ -78,6 +89,8 @@ class Judge:
     def __init__(self, url: str, model: str, cache: Path, *, timeout: float = 60.0, tries: int = 3):
         if not url.startswith(("http://", "https://")):
             raise BadInput(f"the judge's address must begin with http:// or https://, not {url!r}")
+        if "@" in urlsplit(url).netloc:
+            raise BadInput("the judge's address holds a password; its place is REPRO_JUDGE_KEY")
         self.url, self.model, self.cache = url.rstrip("/"), model, cache
         self.timeout, self.tries = timeout, tries
         self.asked = self.cached = 0
@@ -139,10 +152,12 @@ class Judge:
         last = ""
         for _ in range(self.tries):
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                with _SERVER.open(request, timeout=self.timeout) as answer:
                     return _content(answer.read())
             except urllib.error.HTTPError as error:
-                last = f"{error.code} {error.reason}"
+                last = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
+                if 300 <= error.code < 400:
+                    last += ", another address: give that one if you trust it with the key"
                 if error.code not in (408, 429) and error.code < 500:
                     break
             except (OSError, http.client.BadStatusLine, http.client.IncompleteRead) as error:

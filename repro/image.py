@@ -58,7 +58,7 @@ def build(
         **{b.argument: b.reference for b in pinned},
         **(base or {}),
         "REVISION": revision,
-        "CREATED": machine.committed_at(),  # not the hour of the build: the same tree, the same image
+        "CREATED": machine.committed_at(),  # not now: the same tree is the same image
         "SOURCE": machine.origin(),
     }
     name = tag or container.image(target)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+#: https://[user@]host/path, ssh://user@host/path or user@host:path, with or without .git.
+_CLONED = re.compile(r"(?:https://|ssh://)?(?:[^@/]*@)?([\w.-]+\.[\w-]+)[:/](.+?)(?:\.git)?/?")
 
 
 def cores() -> int:
@@ -90,7 +92,9 @@ def origin() -> str:
     """Where the tree was cloned from, as an https address without user or password; "" if it is
     known by none."""
     said = _git("remote", "get-url", "origin") or ""
-    match = re.fullmatch(r"(?:https://|ssh://)?(?:[^@/]*@)?([\w.-]+\.[\w-]+)[:/](.+?)(?:\.git)?/?", said)
+    match = re.fullmatch(
+        r"(?:https://|ssh://)?(?:[^@/]*@)?([\w.-]+\.[\w-]+)[:/](.+?)(?:\.git)?/?", said
+    )
     return f"https://{match[1]}/{match[2]}" if match else ""
 
 

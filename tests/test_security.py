@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evals.errors import BadInput
+from evals.errors import BadInput, EnvironmentFault
 from repro.tiny import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,6 +172,73 @@ def rude() -> Iterator[str]:
         http.shutdown()
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """A server that sends every request on to another one, and the keys that one is shown."""
+    seen: list[str] = []
+
+    class Thief(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(f"{self.headers.get('Authorization')}")
+            self.send_error(404)
+
+        do_POST = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Sends(Thief):
+        def do_POST(self) -> None:
+            code, place = self.path.split("/")[1], f"http://127.0.0.1:{thief.server_port}/x"
+            self.send_response(int(code))
+            self.send_header("Location", place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Thief) as thief,
+        ThreadingHTTPServer(("127.0.0.1", 0), Sends) as sends,
+    ):
+        for server in (thief, sends):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{sends.server_port}", seen
+        for server in (thief, sends):
+            server.shutdown()
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_key_does_not_travel_on_to_another_server(
+    code: int, elsewhere: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evals.judge import Judge
+    from evals.served import Served
+
+    for name in ("OPENAI_API_KEY", "REPRO_JUDGE_KEY"):
+        monkeypatch.setenv(name, KEY)
+    url, seen = f"{elsewhere[0]}/{code}", elsewhere[1]
+    with pytest.raises(EnvironmentFault, match=f"{code} .*another address"):
+        Judge(url, "m", tmp_path / "judge.jsonl")._ask("?")
+    with pytest.raises(BadInput, match=f"answered {code}"):
+        Served("m", url)._post({})
+    assert seen == []
+
+
+def test_a_password_in_an_address_is_refused(tmp_path: Path) -> None:
+    """An address stands in the process list and in the ledger."""
+    from evals.judge import Judge
+
+    with pytest.raises(BadInput, match="REPRO_JUDGE_KEY") as caught:
+        Judge(f"http://me:{KEY}@127.0.0.1/v1", "m", tmp_path / "judge.jsonl")
+    assert KEY not in str(caught.value)
+
+
+def test_nothing_follows_redirects_with_a_key() -> None:
+    """httpx drops a key that was meant for another host; urllib would send it along."""
+    for where, name, words in calls():
+        assert not name.endswith(("urlopen", "urlretrieve", "requests.get", "requests.post")), where
+        assert words.get("follow_redirects", "False") == "False" or name == "httpx.get", where
+
+
 def test_no_option_takes_a_secret() -> None:
     import click
 
@@ -266,6 +333,33 @@ def test_what_is_accepted_is_dated_and_every_lock_is_audited() -> None:
     text = (ROOT / "requirements" / "audit.toml").read_text()
     audit().accepted(text, date(2026, 11, 26))  # a fixed day: CI's audit, not this, grows old
     assert set(audit().LOCKS) == {p.name for p in (ROOT / "requirements").glob("*.lock")}
+
+
+#: As pip-audit 2.10.1 writes it (seen, with a made-up hole).
+AUDITED = [
+    {"name": "click", "version": "8.5.1", "vulns": [
+        {"id": "CVE-2026-1", "aliases": ["GHSA-1"], "fix_versions": ["99.0"], "description": "x"}]},
+    {"name": "attrs", "version": "26.1.0", "vulns": []},
+]  # fmt: skip
+
+
+def test_a_hole_is_named_unless_it_is_accepted_by_one_of_its_names() -> None:
+    (line,) = audit().holes(AUDITED, [])
+    assert line == "click 8.5.1: CVE-2026-1 GHSA-1; mended in 99.0"
+    assert audit().holes(AUDITED, ["GHSA-1"]) == audit().holes(AUDITED, ["CVE-2026-1"]) == []
+    assert audit().holes(AUDITED, ["CVE-2026-2"])
+
+
+def test_an_audit_that_cannot_be_made_is_not_passed() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pip_audit") is not None:
+        pytest.skip("pip-audit is installed here")
+    done = subprocess.run(
+        [sys.executable, "requirements/audit.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "cpu.lock could not be audited" in done.stderr and "tools.lock" in done.stderr
 
 
 def test_every_promise_names_its_test() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from click.testing import CliRunner
 from docker.errors import APIError, ImageNotFound
 
 from evals.errors import BadInput, EnvironmentFault
-from repro import container, image
+from repro import container, image, machine
 from repro.cli import cli
 from repro.container import Base, Setting, bases, explain, options
 
@@ -97,6 +101,42 @@ def test_without_an_engine_one_sentence(
     assert done.stderr.strip().count("\n") == 0 and "systemctl start docker" in done.stderr
 
 
+#: Loads what the SDK loads while it may still read it, then asks as somebody else.
+FOREIGNER = """
+import os, sys
+from evals.errors import EnvironmentFault
+from repro.container import engine
+
+for host, user in ((sys.argv[1] + ".no", 0), (sys.argv[1], 12345)):
+    os.environ["DOCKER_HOST"] = "unix://" + host
+    os.setuid(user)
+    try:
+        with engine() as client:
+            client.ping()
+    except EnvironmentFault as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user's socket: only root can make one")
+def test_an_engine_that_is_not_there_and_one_that_one_may_not_use(tmp_path: Path) -> None:
+    """A real socket of root, and a process that has become somebody else."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    place = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen()
+        place.chmod(0o600)
+        done = subprocess.run(
+            [sys.executable, "-c", FOREIGNER, str(place)], capture_output=True, text=True,
+            cwd=machine.ROOT, timeout=60,
+        )  # fmt: skip
+    absent, refused = done.stdout.splitlines()
+    assert absent.startswith("no Docker engine answers: ") and "systemctl start docker" in absent
+    assert refused.startswith("you may not use the Docker engine: ") and "usermod" in refused
+
+
 # --- the bases ----------------------------------------------------------------------------------
 
 
@@ -133,6 +173,49 @@ def test_no_release_from_a_changed_tree(monkeypatch: pytest.MonkeyPatch) -> None
     )
     with pytest.raises(BadInput, match="local changes"):
         image.build("cpu", release=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("https://me:token@github.com/lab/suite.git", "https://github.com/lab/suite"),
+        ("git@github.com:lab/suite.git", "https://github.com/lab/suite"),
+        ("ssh://git@host.example/lab/suite", "https://host.example/lab/suite"),
+        ("/srv/suite", ""),
+    ],
+)
+def test_an_image_says_where_its_source_is(
+    said: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.origin() == "" == machine.committed_at()
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", said], check=True)
+    assert machine.origin() == address
+
+
+def test_what_the_client_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for docker writes down its arguments; no value of a secret is among them."""
+    words = tmp_path / "words"
+    (tmp_path / "docker").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$DOCKER_BUILDKIT" "$@" > {words}\n'
+    )
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in (*image.PIP, "DOCKER_BUILDKIT"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://me:hunter2@x.example/simple\n"
+    )
+    assert (
+        image.build("eval", pip_conf=tmp_path / "pip.conf", say=lambda _: None) == "reelproof:eval"
+    )
+    told = words.read_text().splitlines()
+    assert told[0] == "1" and "hunter2" not in words.read_text()
+    assert f"id=pip.conf,src={tmp_path / 'pip.conf'}" in told
+    assert any(re.fullmatch(r"CREATED=\d{4}-\d\d-\d\dT.*", w) for w in told)
+    assert image.build("cpu", say=lambda _: None) == "reelproof:cpu"
+    assert words.read_text().splitlines()[0] == "0", "without BuildKit"
 
 
 # --- where a build's packages come from ---------------------------------------------------------
