@@ -82,6 +82,14 @@ _SIGN = re.compile(r"\bletters? ([a-z])\b")  # how Unicode names an emoji of a l
 _ALONE = re.compile(r"(?<![\w'’/-])([A-Z])(?![\w'’/])")
 
 
+#: What never follows an article.
+_NO_NOUN = re.compile(
+    r"\s+(?:it|is|was|are|were|be|can|cannot|can't|could|would|should|must|will|may|might|does|did|"
+    r"has|had|fits|seems|looks|matches|for|and|or|not|in|on|at|as|by|of|to|because|which|that|"
+    r"here|instead|again|then|wins|stands|holds|rather)\b"
+)
+
+
 def verdict(text: str) -> bool:
     """A phrase that states or demands an answer, whatever the answer is."""
     return bool(_VERDICT.search(_IDIOM.sub(" ", text)))
@@ -111,8 +119,8 @@ def letter(text: str, options: Mapping[str, str], question: str = "") -> bool:
 
 def _article(which: str, opens: bool, after: str) -> bool:
     """Whether a lone A or I is the English word."""
-    goes_on = re.match(r"\s+[a-z]", after) is not None
-    return goes_on and (opens or which == "I")
+    goes_on = re.match(r"\s+[a-z]", after) is not None and not _NO_NOUN.match(after)
+    return goes_on and opens if which == "A" else goes_on or opens
 
 
 def bare_letter(text: str, case: Case) -> bool:

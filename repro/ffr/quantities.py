@@ -113,6 +113,8 @@ def counts(patch: Patch, case: Case) -> str | None:
     plain, *others = readings(patch.words)
     if counting and not timed and (wrong := undeclared(plain, patch, case)):
         return wrong
+    if counting and not timed and _TALLY.search(patch.words):  # before signs become names
+        return "a tally where a number is asked for"
     # Digits count as said or decoded: a respelling would hide which of them are frames.
     respelled = [re.sub(r"[\d:]+", " ", way) for way in others]
     for way in (plain, *respelled, *decoded(patch.words)):

@@ -31,7 +31,7 @@ _SINGLES = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Za-z][\s\-_.,·*/+|~]{1,2}){2,}[A-Za-z](?![A-Za-z0-9])"
 )
 _CODED = re.compile(r"[A-Za-z0-9+/_-]{2,}={0,2}")
-_HEX = re.compile(r"\b(?:0x|\\x)?((?:[0-9a-fA-F]{2}[\s:,\\x]{0,2}){2,})")
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x|\\x)?((?:[0-9a-fA-F]{2}[\s:,\\x]{0,2}){2,})")
 _BITS = re.compile(r"\b(?:[01]{8}[\s,]*)+\b")
 _DECIMALS = re.compile(r"\b(?:\d{2,3}[\s,;-]+){1,}\d{2,3}\b")
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
@@ -91,11 +91,12 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower().replace("’", "'"))
 
 
+@lru_cache(64)
 def readings(text: str) -> tuple[str, ...]:
     """The text folded, then every other way to read it that gives something else."""
     plain = fold(text)
     found = [plain, *_respelled(plain), *decoded(text)]
-    return tuple(dict.fromkeys(r for r in found if r.strip()))
+    return tuple(dict.fromkeys(found))
 
 
 def _respelled(plain: str) -> list[str]:
@@ -123,8 +124,8 @@ def decoded(text: str) -> list[str]:
     found: list[str] = []
     for token in _CODED.findall(text):
         bare = token.rstrip("=")
-        if len(bare) < 4 and bare == token:
-            continue
+        if bare == token and re.fullmatch(r"[A-Z]?[a-z]+|[A-Z]+", token):
+            continue  # a word: codes mix capitals and digits in
         padded = bare.replace("-", "+").replace("_", "/") + "=" * (-len(bare) % 4)
         try:
             found.append(_readable(base64.b64decode(padded, validate=True)))
@@ -158,7 +159,7 @@ def _readable(data: bytes) -> str:
 
 def encoded(text: str) -> bool:
     """Whether a part of it looks like a code at first sight, whatever it says."""
-    long = re.findall(r"[A-Za-z0-9+/_-]{10,}={0,2}|[A-Za-z0-9+/]+={1,2}", text)
+    long = re.findall(r"[A-Za-z0-9+/_-]{10,}={0,2}|[A-Za-z0-9+/]{2,}={1,2}(?!\w)", text)
     for token in long:
         mixed = re.search(r"[a-z][A-Z]|[A-Z][a-z]*\d|\d[A-Za-z]", token)
         if token.endswith("=") or (mixed and "-" not in token and "/" not in token):
