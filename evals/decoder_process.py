@@ -86,7 +86,7 @@ def _decode(
 def serve(source: IO[bytes], sink: IO[bytes], seconds: float) -> None:
     """Answer until the input ends."""
     for line in source:
-        _limit_processor(seconds)
+        limit_processor(seconds)
         try:
             reply, pixels = answer(json.loads(line))
         except Undecodable as error:
@@ -99,7 +99,7 @@ def serve(source: IO[bytes], sink: IO[bytes], seconds: float) -> None:
         sink.flush()
 
 
-def _limit_processor(seconds: float) -> None:
+def limit_processor(seconds: float) -> None:
     """The system ends this process once a request has used twice its share of processor time."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(usage.ru_utime + usage.ru_stime + 2 * seconds) + 1

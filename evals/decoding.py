@@ -53,7 +53,7 @@ class Limits:
     pixels: int = 2 * 2**30
 
 
-class _Died(Exception):
+class Died(Exception):
     """The worker ended by itself."""
 
 
@@ -62,9 +62,12 @@ class _Closed(Exception):
 
 
 class Worker:
-    """One decoder process. `ask` raises TimeoutError or _Died, and then there is no process."""
+    """One decoder process. `ask` raises TimeoutError or Died, and then there is no process.
 
-    def __init__(self, limits: Limits):
+    module: what it runs, given the limits on memory and seconds as arguments.
+    """
+
+    def __init__(self, limits: Limits, module: str = "evals.decoder_process"):
         paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]
         environment = {
             **os.environ,
@@ -72,7 +75,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evals.decoder_process", str(limits.memory),
+            [sys.executable, "-m", module, str(limits.memory),
              str(limits.seconds)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=environment, start_new_session=True, bufsize=0,
@@ -126,10 +129,10 @@ class Worker:
             self.kill()
             raise TimeoutError
 
-    def _died(self) -> _Died:
+    def _died(self) -> Died:
         self.kill()
         code = self.process.returncode
-        return _Died(f"signal {-code}" if code < 0 else f"exit code {code}")
+        return Died(f"signal {-code}" if code < 0 else f"exit code {code}")
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
@@ -336,7 +339,7 @@ class _Seat:
             why = f"reading it took more than {limits.seconds:g} s"
             self._list("timeout", why)
             raise TimedOut(f"{request['path']}: {why}") from None
-        except _Died as end:
+        except Died as end:
             why = f"reading it ended the decoder ({end})"
             self._list("undecodable", why)
             raise Undecodable(f"{request['path']}: {why}") from None
@@ -348,7 +351,7 @@ class _Seat:
                 _, frames = self._ask(request, deadline)
                 assert frames is not None
                 return frames
-            except (TimeoutError, _Died):
+            except (TimeoutError, Died):
                 self.owner.count("rescued")
                 request = {**request, "decoder": "pyav"}
                 deadline = time.monotonic() + self.owner.limits.seconds
@@ -363,7 +366,7 @@ class _Seat:
             self.worker = self.owner.start()
         try:
             return self.worker.ask(request, deadline)
-        except (TimeoutError, _Died):
+        except (TimeoutError, Died):
             self.owner.lost(self.worker)
             self.worker = None
             raise

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,10 @@ _ALBUMS = 64  # samples of several pictures that stay one object (chosen); the p
 _NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")
 
 Decoder = Literal["pyav", "decord"]
+
+
+class NoPictures(Undecodable):
+    """A readable file without a video stream, such as sound alone."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,22 @@ def probe(path: Path) -> Probe:
 
 def contents(path: Path) -> Contents:
     """Read the container and the heads of its packets; raises Undecodable as `probe` does."""
+    with opened(path) as (container, stream):
+        fps = float(stream.average_rate or 0)
+        context = stream.codec_context
+        times, keys, frames = _shown(container, stream, path)
+        if frames < 1 or fps <= 0:
+            raise Undecodable(f"{path}: a video of {frames} frames at {fps:g} frames/s")
+        found = Probe(context.name, frames, fps, context.width, context.height)
+        return Contents(found, times, keys)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """PyAV's container and its first video stream, of a kind and size that may be decoded.
+
+    Raises Undecodable, NoPictures, also for what FFmpeg says of the file inside the block.
+    """
     import av
 
     exists(path)
@@ -97,16 +118,10 @@ def contents(path: Path) -> Contents:
             if kind in _NOT_FILMS or kind.endswith("_pipe"):
                 raise Undecodable(f"{path}: not a video but what FFmpeg calls {kind}")
             if not container.streams.video:
-                raise Undecodable(f"{path}: no video stream")
+                raise NoPictures(f"{path}: no video stream")
             stream = container.streams.video[0]
-            fps = float(stream.average_rate or 0)
-            context = stream.codec_context
-            _fit(context, path)
-            times, keys, frames = _shown(container, stream, path)
-            if frames < 1 or fps <= 0:
-                raise Undecodable(f"{path}: a video of {frames} frames at {fps:g} frames/s")
-            found = Probe(context.name, frames, fps, context.width, context.height)
-            return Contents(found, times, keys)
+            _fit(stream.codec_context, path)
+            yield container, stream
     except av.FFmpegError as error:
         raise Undecodable(f"{path}: not a readable video ({error.strerror})") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repro import exits
+from repro.cli_synthesize import calibrate, synthesize
 from repro.options import FILE, FOLDER, PATH, as_dict, json_option, show_json, table
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def data() -> None:
     Example:
       repro data verify mmvu --root ~/data/mmvu
     """
+
+
+data.add_command(synthesize)
+data.add_command(calibrate)
 
 
 @data.command("list")
