@@ -111,18 +111,21 @@ class Clip:
 
     def __init__(self, model: str):
         import torch
-        from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
 
         from evals._torchvision import install
         from repro.weights import located
 
         install()
+        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
         folder = located(model)
         self.name = f"clip-{folder.name}"
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float16 if self.device == "cuda" else torch.float32
-        self.processor = AutoImageProcessor.from_pretrained(folder)
-        net = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=dtype)
+        self.processor = CLIPImageProcessor.from_pretrained(folder)
+        net = CLIPVisionModelWithProjection.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True
+        )
         self.net = net.to(self.device).eval()
 
     def __call__(self, pictures: Sequence[bytes]) -> Vectors:
