@@ -38,8 +38,13 @@ CELLS = ((0, 0), (1, 0), (0, 1), (1, 1))
 BACKGROUND = (24, 24, 28)
 FAMILIES = ("attribute", "order", "count", "cause", "locate", "located")
 
-#: Films per split (chosen). Test: 320 films x 4 questions = 1,280 questions.
-SIZES = {"train": 480, "validation": 120, "test": 320, "cold": 2400}
+#: Films per split (chosen). Test: 320 films x 4 questions = 1,280 questions. The `timed` splits are
+#: relays, asked when something is seen: 200 films x 5 questions in the test split.
+SIZES = {
+    "train": 480, "validation": 120, "test": 320, "cold": 2400,
+    "timed-train": 480, "timed-validation": 60, "timed-test": 200, "timed-cold": 1600,
+}  # fmt: skip
+TIMED = "timed-"
 #: A film belongs to the split whose bucket its content hashes into, so no film is in two splits.
 BUCKETS = {
     "test": range(0, 4),
@@ -144,6 +149,26 @@ def parade(rng: np.random.Generator) -> Film:
     return Film("parade", tuple(ticks), tuple(events))
 
 
+def relay(rng: np.random.Generator) -> Film:
+    """Two or three shapes, one after the other, each visible for a second or longer, with or without
+    a pause between them; ends lie on half seconds, so that an interval may be nearly right."""
+    n = int(rng.choice([2, 3], p=[0.6, 0.4]))
+    cast, cells = _cast(rng, n), rng.integers(0, 4, n)
+    spare = rng.multinomial(TICKS - 2 * n, [1 / (2 * n + 1)] * (2 * n + 1))
+    ticks: list[tuple[State, ...]] = [()] * TICKS
+    events, at = [], 0
+    for (colour, shape), cell, pause, longer in zip(
+        cast, cells, spare[:n], spare[n : 2 * n], strict=True
+    ):
+        start = at + int(pause)
+        at = start + 2 + int(longer)
+        state = State(colour, shape, *map(float, CELLS[cell]))
+        ticks[start:at] = [(state,)] * (at - start)
+        events.append(Event("appear", state.name, start, start + 1))
+        events.append(Event("vanish", state.name, at - 1, at))
+    return Film("relay", tuple(ticks), tuple(events))
+
+
 def collide(rng: np.random.Generator) -> Film:
     """One shape runs into a second, which jumps to the free quadrant; a third stands by.
 
@@ -200,6 +225,7 @@ def still(rng: np.random.Generator) -> Film:
 MIX: tuple[Callable[[np.random.Generator], Film], ...] = (
     parade, parade, collide, still, parade, parade, change, parade, parade, collide,
 )  # fmt: skip
+IN_TURN = ("parade", "relay")  # films in which one shape follows another; each has a twin
 
 
 # --- asking ------------------------------------------------------------------------------------
@@ -265,7 +291,7 @@ def _attribute(rng: np.random.Generator, film: Film) -> Question | None:
 
 
 def _order(rng: np.random.Generator, film: Film) -> Question | None:
-    if film.kind != "parade":
+    if film.kind not in IN_TURN:
         return None
     first = rng.random() < 0.5
     name = film.names[0] if first else film.names[-1]
@@ -300,7 +326,7 @@ def _cause(rng: np.random.Generator, film: Film) -> Question | None:
 
 
 def _locate(rng: np.random.Generator, film: Film) -> Question | None:
-    if film.kind != "parade":
+    if film.kind not in IN_TURN:
         return None
     name = str(rng.choice(film.names))
     span = film.span(name)
@@ -321,18 +347,41 @@ def _located(rng: np.random.Generator, film: Film) -> Question | None:
     )  # fmt: skip
 
 
+def _ends(rng: np.random.Generator, film: Film) -> Question:
+    first = rng.random() < 0.5
+    name = film.names[0] if first else film.names[-1]
+    span = film.span(name)
+    return _choice(
+        rng, "located", f"Which came {'first' if first else 'last'}, and when?", name,
+        [n for n in film.names if n != name], ", then ".join(film.names), span, name,
+        where=f" {_seconds(span)}",
+    )  # fmt: skip
+
+
 #: The first asker that can ask does; the rest follow in an order drawn per film.
 FIRST, REST = (_order, _cause), (_attribute, _attribute, _count, _locate, _located)
 
 
 def ask(film: Film, rng: np.random.Generator, n: int = 4) -> list[Question]:
-    """Up to n different questions about a film: its order or cause question always, then others."""
+    """Up to n different questions about a film: its order or cause question always, then others.
+
+    A relay has five: two of choice, two of when, and one of both.
+    """
+    if film.kind == "relay":
+        return _ask_relay(film, rng)
     questions: dict[tuple[str, tuple[str, ...]], Question] = {}
     for asker in (*FIRST, *(REST[i] for i in rng.permutation(len(REST)))) + (_attribute,) * 16:
         question = asker(rng, film)
         if question and len(questions) < n:
             questions.setdefault((question.text, tuple(sorted(question.options))), question)
     return list(questions.values())
+
+
+def _ask_relay(film: Film, rng: np.random.Generator) -> list[Question]:
+    """The attribute question is left out where two shapes are alike."""
+    questions = {q.text: q for q in (_locate(rng, film) for _ in range(16)) if q}
+    asked = (_order(rng, film), _attribute(rng, film), _ends(rng, film))
+    return [*(q for q in asked if q), *list(questions.values())[:2]]
 
 
 # --- drawing and writing -----------------------------------------------------------------------
@@ -391,13 +440,13 @@ def films(split: str, n: int, seed: int) -> Iterator[tuple[str, Film, str]]:
             yield pending
             pending, emitted = None, emitted + 1
             continue
-        compose = MIX[emitted % len(MIX)]
+        compose = relay if split.startswith(TIMED) else MIX[emitted % len(MIX)]
         film = compose(np.random.default_rng([seed, VERSION, draw]))
         draw += 1
-        if film.bucket() not in BUCKETS[split]:
+        if film.bucket() not in BUCKETS[split.removeprefix(TIMED)]:
             continue
         name, other = f"{split}-{emitted:05d}", f"{split}-{emitted + 1:05d}"
-        if compose is parade and emitted + 1 < n:
+        if film.kind in IN_TURN and emitted + 1 < n:
             pending = (other, film.backwards(), name)
             yield name, film, other
         else:

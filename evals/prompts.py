@@ -6,6 +6,7 @@
 | `video-r1-train`        | its training (ktr.md 3.6): "between the <think> </think> tags"     |
 | `video-holmes-official` | Video-Holmes `evaluate.py` (ktr.md 4.4); multiple choice only      |
 | `micro`                 | chosen, for the tiny student: question, then one option per line   |
+| `micro-json`            | the same, asking for JSON                                          |
 | `FILE/KEY`              | templates of evals/protocols/FILE.yaml, under `prompts`            |
 
 A template is picked by the question's form and kind ("adaptation multiple choice", then
@@ -257,4 +258,5 @@ TEMPLATES: Mapping[str, Callable[[Sample], str]] = {
     "video-r1-train": lambda sample: _video_r1(sample, _TAGS["video-r1-train"]),
     "video-holmes-official": _video_holmes,
     "micro": _micro,
+    "micro-json": lambda sample: f"{_micro(sample)}\nJSON:",
 }

@@ -22,7 +22,7 @@ from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from repro import folder, training, weights
 from repro.exits import Interrupted
-from repro.recipe import Recipe, papers
+from repro.recipe import SFT, Recipe, papers
 from repro.recipe import Trainer as Settings
 from repro.selection import files
 from repro.strict import nearest
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from evals.vlm import VLM
 
 Progress = Callable[[dict[str, Any]], None]
+SUPERVISED = "sft"  # the method of an arm that learns right answers instead of rewards
+LONGEST = 1 << 20  # tokens of a prompt where the recipe has no limit (chosen: none that is met)
 
 
 def train_arm(
@@ -157,6 +159,8 @@ def _trainer(
     from repro.core.trainer import GroupTrainer
 
     chosen = recipe.arm(arm)
+    if chosen.method == SUPERVISED:
+        return _supervised(recipe, seed, out, settings, vlm, pool, progress)
     methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
     return GroupTrainer(
         vlm,
@@ -170,6 +174,53 @@ def _trainer(
         start=start,
         on_step=progress,
     )
+
+
+def _supervised(
+    recipe: Recipe, seed: int, out: Path, settings: Settings, vlm: VLM, pool: Benchmark,
+    progress: Progress,
+) -> Any:  # fmt: skip
+    """The baseline that learns the right answers of the same records: as many a step, as many
+    steps. `answer` of the paper's module demonstrations writes them."""
+    from repro.core import ranks
+    from repro.core.demonstrations import Demonstration, Examples
+    from repro.core.sft import SFTTrainer
+
+    if ranks.world() > 1:
+        raise BadInput("an arm of supervised fine-tuning trains in one process, without torchrun")
+    answer = importlib.import_module(f"repro.{recipe.paper}.demonstrations").answer
+    shown = [Demonstration(sample, answer(sample)) for sample in pool.samples]
+    longest = (settings.max_prompt_length or LONGEST) + settings.max_completion_length
+    return SFTTrainer(
+        vlm,
+        Examples(vlm, recipe.training_protocol, shown, longest),
+        supervised(recipe, settings),
+        out,
+        steps=settings.max_steps,
+        seed=seed,
+        on_step=progress,
+    )
+
+
+def supervised(recipe: Recipe, settings: Settings) -> SFT:
+    """What a supervised arm trains with, from the fields it shares with the other arms.
+
+    Raises BadInput for a schedule that supervised fine-tuning does not have.
+    """
+    schedule = settings.lr_scheduler_type
+    if schedule not in ("linear", "cosine"):
+        raise BadInput(f"a supervised arm has no schedule {schedule}; known: linear, cosine")
+    accumulated = settings.gradient_accumulation_steps
+    return SFT(
+        model=recipe.model, data=recipe.data, separator="", completion_only_loss=True,
+        max_length=0, blind_steps=0, max_steps=settings.max_steps, shuffle="epoch",
+        per_device_train_batch_size=settings.prompts_per_step // accumulated,
+        gradient_accumulation_steps=accumulated, learning_rate=settings.learning_rate,
+        lr_scheduler_type=schedule, warmup_ratio=settings.warmup_steps / settings.max_steps,
+        weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16, gradient_checkpointing=settings.gradient_checkpointing, stop_at=None,
+        stop_split="", check_every=settings.max_steps, save_steps=settings.save_steps,
+    )  # fmt: skip
 
 
 def _policy(recipe: Recipe, settings: Settings, start: Path, seed: int) -> VLM:

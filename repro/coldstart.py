@@ -10,6 +10,8 @@ out/  provenance.json | metrics.jsonl | checkpoint-N/ | final/ | done.json
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ from repro.arm import (
     trainable,
     versions,
 )
-from repro.recipe import SFT, Recipe
+from repro.recipe import SFT, Recipe, papers
 
 SCRATCH = "scratch"
 NAME = "sft"
@@ -78,7 +80,7 @@ def train_sft(
         if (out / "done.json").exists():
             tidy(out)
             return
-        shown = demonstrations.read(path, media, settings.separator)
+        shown = taught(recipe.paper, demonstrations.read(path, media, settings.separator))
         folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
         trainer = _phases(recipe, settings, seed, out, _load(recipe, settings, seed, start, shown),
@@ -90,6 +92,39 @@ def train_sft(
 def total_steps(recipe: Recipe, steps: int | None = None) -> int:
     """Steps of both phases, should stop_at not end the second."""
     return recipe.sft.blind_steps + (steps or recipe.sft.max_steps) if recipe.sft else 0
+
+
+def taught(paper: str, read: Sequence[Any]) -> Sequence[Any]:
+    """What a paper's cold start learns from these demonstrations: `shown` of its module
+    demonstrations, else the demonstrations as they are."""
+    own = _own(paper)
+    found: Sequence[Any] = read if own is None else own.shown(read)
+    return found
+
+
+def _own(paper: str) -> Any:
+    """A paper's module `demonstrations`: `shown`, and `TOKENS` that its start checkpoint lacks."""
+    name = f"repro.{paper}.demonstrations"
+    known = paper in papers() and importlib.util.find_spec(name) is not None
+    return importlib.import_module(name) if known else None
+
+
+def extended(vlm: Any, words: Sequence[str]) -> Any:
+    """The model with a token of its own for each of `words`, which begins as the mean of the tokens
+    that spelt it; words that it has stay as they are."""
+    import torch
+    from tokenizers import AddedToken
+
+    tokens = vlm.processor.tokenizer
+    new = [word for word in words if word not in tokens.get_vocab()]
+    spelt = [tokens(word, add_special_tokens=False)["input_ids"] for word in new]
+    tokens.add_tokens([AddedToken(word, normalized=False) for word in new])
+    vlm.model.resize_token_embeddings(len(tokens), mean_resizing=False)
+    weight = vlm.model.get_input_embeddings().weight
+    with torch.no_grad():
+        for word, ids in zip(new, spelt, strict=True):
+            weight[tokens.convert_tokens_to_ids(word)] = weight[ids].mean(0)
+    return vlm
 
 
 def _records(settings: SFT, data: Path | None, videos: Path | None) -> tuple[Path, Path]:
@@ -113,7 +148,9 @@ def _load(
     recipe: Recipe, settings: SFT, seed: int, start: Path | None, shown: Sequence[Any]
 ) -> Any:
     if start is not None:
-        return trainable(start, settings.model.freeze_vision, settings.bf16)
+        vlm = trainable(start, settings.model.freeze_vision, settings.bf16)
+        own = _own(recipe.paper)
+        return extended(vlm, own.TOKENS) if hasattr(own, "TOKENS") else vlm
     from evals.prompts import question_text
     from evals.vlm import VLM
     from repro.tiny import model as student

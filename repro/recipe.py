@@ -73,7 +73,7 @@ class Trainer:
     completions of each; it serves num_iterations optimizer steps. Ours are `prompts_per_step`,
     `max_prompt_length` (tokens, clip included; a longer prompt is refused, not cut),
     `dynamic_sampling` (how often groups of equal rewards are drawn again from other records, as in
-    DAPO) and `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
+    DAPO), `scale_rewards: kind` (batch, but over rewards of one kind of question) and `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
     is the largest ratio itself. top_entropy_quantile: share of tokens, by entropy, that the policy
     term keeps. use_peft: LoRA on every linear layer of the language model. vllm_max_model_length:
     None means max_prompt_length + max_completion_length.
@@ -95,7 +95,7 @@ class Trainer:
     epsilon: float
     num_iterations: int
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo", "cispo"]
-    scale_rewards: Literal["group", "batch", "none"]
+    scale_rewards: Literal["group", "batch", "kind", "none"]
     temperature: float
     top_p: float
     top_k: int

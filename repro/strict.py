@@ -130,7 +130,7 @@ class Reader:
         values: dict[str, Any] = {}
         for f in fields(cast(Any, cls)):
             found = [layer[f.name] for layer in layers if f.name in layer]
-            if is_dataclass(hints[f.name]):
+            if is_dataclass(hints[f.name]) and (found or f.default is MISSING):
                 values[f.name] = self.complete(
                     cast(type, hints[f.name]), f"{where}.{f.name}", *found
                 )

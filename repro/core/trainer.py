@@ -267,7 +267,7 @@ class GroupTrainer(DurableTrainer):
         ]
         rewards = [total(p) for p in parts]
         told = [self.method.measure(g, p) for g, p in zip(drawn.groups, drawn.parts, strict=True)]
-        gains = self._advantages(rewards)
+        gains = self._advantages(rewards, [g.prompt.record.kind for g in groups])
         scored = Scored(
             groups, parts, rewards, gains, weights, scores, logp.detach(), reference, drawn.again,
             _combined(told),
@@ -352,12 +352,15 @@ class GroupTrainer(DurableTrainer):
         return [is_flat(adjust(g, p, w))
                 for g, p, w in zip(drawn.groups, drawn.parts, weights, strict=True)]  # fmt: skip
 
-    def _advantages(self, rewards: list[Tensor]) -> list[Tensor]:
-        if self.settings.scale_rewards != "batch" or ranks.world() == 1:
-            return advantages(rewards, scale=self.settings.scale_rewards)
-        # Every rank has as many groups, of as many rollouts.
-        everyones = ranks.stack(torch.stack(rewards).to(self.vlm.device)).cpu()
-        gains = advantages(list(everyones), scale="batch")
+    def _advantages(self, rewards: list[Tensor], kinds: list[str]) -> list[Tensor]:
+        scale = self.settings.scale_rewards
+        if scale in ("group", "none"):
+            return advantages(rewards, scale=scale)
+        everyones, types = rewards, kinds
+        if ranks.world() > 1:  # every rank has as many groups, of as many rollouts
+            everyones = list(ranks.stack(torch.stack(rewards).to(self.vlm.device)).cpu())
+            types = [kind for each in ranks.gather(kinds) for kind in each]
+        gains = advantages(everyones, scale="batch", types=types if scale == "kind" else None)
         first = ranks.rank() * len(rewards)
         return gains[first : first + len(rewards)]
 
@@ -508,8 +511,8 @@ def check(settings: Settings, switches: Switches, world: int) -> None:
             f"loss_type {s.loss_type} is divided by the tokens of the whole batch, which are not "
             "known part by part; set gradient_accumulation_steps: 1"
         )
-    if s.scale_rewards == "batch" and s.gradient_accumulation_steps > 1:
-        raise BadInput("scale_rewards: batch needs gradient_accumulation_steps: 1")
+    if s.scale_rewards in ("batch", "kind") and s.gradient_accumulation_steps > 1:
+        raise BadInput(f"scale_rewards: {s.scale_rewards} needs gradient_accumulation_steps: 1")
     if s.top_entropy_quantile < 1 and (switches.kl_on, switches.normaliser) != ("valid", "valid"):
         raise BadInput(
             "top_entropy_quantile acts on the policy term alone; set kl_on: valid and "

@@ -1,0 +1,89 @@
+"""Temporal-R1: GRPO on three kinds of question, rewarded for what was said and for when.
+
+    R = a accuracy + b tIoU + c format          terms by kind: repro.temporal_r1.rewards
+
+Accuracy is 0 or 1, tIoU continuous. A group's own standard deviation makes a nearly constant group
+of tIoUs as loud as a split group of choices; `scale_rewards: kind` divides by that of the batch's
+rewards of the same kind (repro.core.advantages).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evals.errors import BadInput
+from repro.core.data import Records
+from repro.core.method import Method, Rewards
+from repro.core.types import Group, Record
+from repro.temporal_r1.rewards import grounding_reward, of_record
+from repro.temporal_r1.switches import Switches
+
+__all__ = ["METHODS", "SELECTED", "TemporalR1", "chosen_records", "grounding_reward"]
+
+SELECTED = Path(__file__).with_name("selected.json")
+
+
+class TemporalR1(Method):
+    """Rewards by kind of question; a term whose factor is 0 is neither earned nor logged."""
+
+    switches: Switches
+    _pool: Records | None = None
+
+    def records(self, step: int, pool: Records) -> Sequence[Record]:
+        if self._pool is None:
+            kept = chosen_records(pool.records, self.switches.records, self.seed)
+            self._pool = Records(kept, pool.per_step, pool.seed)
+        return self._pool.draw(step)
+
+    def rewards(self, group: Group) -> Rewards:
+        record, clip = group.prompt.record, group.prompt.clip
+        if clip is None:
+            raise BadInput(f"record {record.id} has no clip, and Temporal-R1 asks about films")
+        scored = [
+            of_record(
+                r.text, record.kind, record.gold, clip.duration, self.switches.reading,
+                record.options,
+            ).parts
+            for r in group.rollouts
+        ]  # fmt: skip
+        t = self.switches.terms
+        factors = {"accuracy": t.accuracy, "tiou": t.tiou, "format": t.form}
+        return {
+            name: torch.tensor([factors[name] * parts[name] for parts in scored])
+            for name in scored[0]
+            if factors[name]
+        }
+
+    def adjust(self, group: Group, rewards: Rewards, weights: Tensor) -> Rewards:
+        """Nothing is added; the release has no bonus."""
+        return rewards
+
+
+def chosen_records(records: Sequence[Record], which: str, seed: int) -> list[Record]:
+    """All of them; those that selected.json names; or (`random`) as many, drawn under `seed`.
+
+    Raises BadInput where selected.json names a record that is not there.
+    """
+    if which == "all":
+        return list(records)
+    ids = json.loads(SELECTED.read_text())["records"]
+    if which == "random":
+        drawn = np.random.default_rng([seed, 10]).permutation(len(records))[: len(ids)]
+        return [records[i] for i in sorted(drawn)]
+    known = {record.id: record for record in records}
+    missing = [i for i in ids if i not in known]
+    if missing:
+        raise BadInput(
+            f"{SELECTED} names {len(missing)} records that the training data lack, first "
+            f"{missing[0]}: it was made for the micro profile; repro data select makes another"
+        )
+    return [known[i] for i in ids]
+
+
+METHODS = {"grpo": TemporalR1, "temporal_r1": TemporalR1}
