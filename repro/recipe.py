@@ -214,7 +214,9 @@ class SFT:
 
 @dataclass(frozen=True)
 class View:
-    """What the model is shown; fields as in evals.types.Protocol. `prompt` is training's."""
+    """What the model is shown; fields as in evals.types.Protocol. `prompt` is training's, and so
+    are `system` (None: the chat template's own) and `total_pixels` (over all frames, 0: no limit).
+    """
 
     id: str
     prompt: str
@@ -226,6 +228,8 @@ class View:
     max_pixels: int
     positions: str
     time: Literal["true", "constant"]
+    system: str | None = None
+    total_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -385,7 +389,7 @@ class Recipe:
     def sft_fingerprint(self) -> str:
         """The same of the cold start; what can only refuse or save is left out."""
         assert self.sft is not None
-        data = {"sft": _shaping(self.sft), "view": asdict(self.view)}
+        data = {"sft": _shaping(self.sft), "view": _shaping(self.view)}
         for key in ("max_length", "save_steps"):
             del data["sft"][key]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

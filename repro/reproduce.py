@@ -20,6 +20,7 @@ from rich.console import Console
 from evals import benchmarks
 from evals.errors import BadInput
 from repro import folder, machine, stages
+from repro.arm import SUPERVISED
 from repro.children import Chain, Stage, run
 from repro.doctor import require_device
 from repro.recipe import Recipe, papers
@@ -139,7 +140,8 @@ def _training(recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int) -> S
     at = out / f"{arm}-s{seed}"
     argv = ["train", _name(recipe), *_which(recipe, arm, seed), "--out", str(at), "--resume"]
     argv += stages.cold_start(out)
-    steps = recipe.arm(arm).trainer.max_steps
+    chosen = recipe.arm(arm)
+    steps = chosen.trainer.max_steps
     if scope.steps is not None:
         steps = scope.steps
         argv += ["--steps", str(steps)]
@@ -150,7 +152,7 @@ def _training(recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int) -> S
         pace=at / "metrics.jsonl",
         total=steps,
         log=out / "logs" / f"{at.name}-train.log",
-        program=stages.launcher(scope.processes),
+        program=stages.launcher(1 if chosen.method == SUPERVISED else scope.processes),
     )
 
 

@@ -25,6 +25,12 @@ LABELS = {
     "random": "random tokens",
     "t_grpo": "T-GRPO",
     "ktr_released": "KTR (released)",
+    "both": "both rewards",
+    "semantic": "semantic reward",
+    "temporal": "temporal reward",
+    "selected": "both, selected 10 %",
+    "random_records": "both, random 10 %",
+    "sft": "SFT",
 }
 
 

@@ -64,7 +64,7 @@ def check(lines: Lines, references: Sequence[Lines], steps: int, policy: Policy)
     steps: that the run is planned for; its shares are of these, so a reference may be longer.
     Only points that the run and every reference have reached are checked, and only where their
     learning rates agree within a tenth: another schedule learns otherwise. Raises LedgerError when
-    the references measure none of the metrics, or one of them is not measured near a point.
+    a reference is not measured near a point.
     """
     raised = alarms(lines, policy)
     seeds = len(references)
@@ -72,8 +72,9 @@ def check(lines: Lines, references: Sequence[Lines], steps: int, policy: Policy)
         reason = f"{seeds} reference seeds, and a band needs {policy.minimum_seeds}"
         return Envelope("no reference", reason, seeds, (), raised)
     metrics = [m for m in METRICS if all(_has(each, m) for each in references)]
-    if not metrics:
-        raise LedgerError(f"the reference runs measure none of {', '.join(METRICS)}")
+    if not metrics:  # supervised fine-tuning has no rewards
+        reason = f"the references measure none of {', '.join(METRICS)}"
+        return Envelope("no reference", reason, seeds, (), raised)
     at = points(steps)
     known = [s for s in at if all(each[-1]["step"] >= s for each in references)]
     alike = [s for s in known if _same_rate(lines, references, s, steps)]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from evals.errors import BadInput
-from evals.prompts import question_text
+from evals.prompts import render
 from evals.types import Protocol
 from evals.video import Clips, Wanted
 from evals.vlm import VLM
@@ -62,7 +62,8 @@ class Prompts:
             self._built.move_to_end(record.id)
             return self._built[record.id]
         clip = self.clips.load(record)
-        encoded = self.vlm.encode(clip, question_text(record, self.protocol.prompt), self.protocol)
+        turn = render(record, self.protocol, clip.seconds if clip else ())
+        encoded = self.vlm.encode(clip, turn, self.protocol)
         if self.max_length is not None and len(encoded.ids) > self.max_length:
             raise BadInput(
                 f"the prompt of record {record.id} has {len(encoded.ids)} tokens, more than "

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from evals.benchmarks import jsonl
 from evals.errors import BadInput
-from evals.prompts import question_text
+from evals.prompts import render
 from evals.types import Protocol, Sample
 from evals.video import Clips
 from evals.vlm import VLM, Encoded
@@ -104,8 +104,8 @@ class Examples:
     def _make(self, index: int) -> Example:
         shown = self.demonstrations[index]
         clip = None if self.blind else self.clips.load(shown.sample)
-        text = question_text(shown.sample, self.protocol.prompt)
-        prompt = self.vlm.encode(clip, text, self.protocol)
+        turn = render(shown.sample, self.protocol, clip.seconds if clip else ())
+        prompt = self.vlm.encode(clip, turn, self.protocol)
         ids = self.vlm.processor.tokenizer(shown.completion, add_special_tokens=False)["input_ids"]
         if len(prompt.ids) + len(ids) + 1 > self.max_length:
             raise BadInput(

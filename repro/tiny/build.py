@@ -1,6 +1,7 @@
 """Builds the embedded student's cold starts: a recipe's `sft` section, run, measured and shipped.
 
 repro tiny build --for ktr          about 15 minutes on one core; run again, it continues
+repro tiny build --for temporal_r1  goes on from the student of ktr
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from evals import benchmarks
 from evals.errors import BadInput
-from repro.coldstart import SCRATCH, total_steps, train_sft
+from repro.coldstart import total_steps, train_sft
 from repro.core import checkpoint
 from repro.folder import read_json
 from repro.recipe import Recipe, papers
@@ -28,7 +29,7 @@ Progress = Callable[[str, int, int, float], None]
 def variants() -> dict[str, Recipe]:
     """Paper -> recipe, of every paper whose micro profile builds its own student."""
     recipes = {name: Recipe.load(name) for name in papers()}
-    return {n: r for n, r in recipes.items() if r.sft is not None and r.sft.model.id == SCRATCH}
+    return {n: r for n, r in recipes.items() if r.sft is not None and r.model.id == f"tiny/{n}"}
 
 
 def build(
@@ -57,23 +58,26 @@ def build(
         "seed": SEED,
         "sha256": checkpoint.weights_sha256(folder),
         "parameters": _parameters(folder),
-        "validation": measure(folder),
+        "validation": measure(folder, recipe),
     }
     _remember(paper, entry, folder.parent / "manifest.json")
     shutil.rmtree(run)
     return entry
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(folder: Path, recipe: Recipe) -> dict[str, float]:
     """Validation split: greedy accuracy; at temperature 1 avg@8, pass@8 and format rate."""
     from evals.models import load
     from evals.run import evaluate
     from repro.core.rewards import format_reward
 
-    benchmark, model = benchmarks.load("microworld", split="validation"), load(folder)
-    sampled = evaluate(model, benchmark, student.PROTOCOL, save_replies=True)
-    greedy = replace(student.PROTOCOL.decoding, temperature=0.0, samples=1)
-    once = evaluate(model, benchmark, replace(student.PROTOCOL, decoding=greedy))
+    assert recipe.sft is not None
+    split, prompt = recipe.sft.stop_split, recipe.evaluation.prompt
+    benchmark, model = benchmarks.load("microworld", split=split), load(folder)
+    protocol = replace(student.PROTOCOL, prompt=prompt)
+    sampled = evaluate(model, benchmark, protocol, save_replies=True)
+    greedy = replace(protocol.decoding, temperature=0.0, samples=1)
+    once = evaluate(model, benchmark, replace(protocol, decoding=greedy))
     solved = {row.id for row in sampled if row.score >= 1}
     return {
         "greedy": _share([row.score for row in once]),
