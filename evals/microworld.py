@@ -150,8 +150,9 @@ def parade(rng: np.random.Generator) -> Film:
 
 
 def relay(rng: np.random.Generator) -> Film:
-    """Two or three shapes, one after the other, each visible for a second or longer, with or without
-    a pause between them; ends lie on half seconds, so that an interval may be nearly right."""
+    """Two or three shapes, one after the other, each visible for a second or longer, with or
+    without a pause between them; ends lie on half seconds, so that an answer may be nearly right.
+    """
     n = int(rng.choice([2, 3], p=[0.6, 0.4]))
     cast, cells = _cast(rng, n), rng.integers(0, 4, n)
     spare = rng.multinomial(TICKS - 2 * n, [1 / (2 * n + 1)] * (2 * n + 1))

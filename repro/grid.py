@@ -1,6 +1,6 @@
 """Every question set of a recipe's `scoring`: benchmark x frames x pixels, some in two wordings.
 
-<benchmark>/<frames>f-<pixels of a 28 x 28 tile>px[-own-prompt][-own-grader]
+<benchmark>/<frames>f-<pixels of a 28 x 28 tile>px[-variant][-own-prompt][-own-grader]
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def grid(recipe: Recipe, arm: str | None = None) -> list[Asking]:
     if s is None:
         return []
     return [
-        _asking(s, *asked.partition("/")[::2], frames, pixels, prompt, grader)
+        _asking(s, *asked.partition("/")[::2], frames, pixels, variant, prompt, grader)
         for asked in s.benchmarks
         for frames in (s.frames if arm in (None, s.arm) else s.trained_frames)
         for pixels in s.max_pixels
+        for variant in s.variants or ("",)
         for prompt, grader in _wordings(s, asked)
     ]
 
@@ -56,10 +57,11 @@ def _wordings(s: Scoring, asked: str) -> list[tuple[str, str]]:
 
 
 def _asking(
-    s: Scoring, name: str, subset: str, frames: int, pixels: int, prompt: str, grader: str
-) -> Asking:
-    base = protocols.load(s.protocol, name)
-    label = f"{frames}f-{pixels // TILE}px"
+    s: Scoring, name: str, subset: str, frames: int, pixels: int, variant: str, prompt: str,
+    grader: str,
+) -> Asking:  # fmt: skip
+    base = protocols.load(f"{s.protocol}@{variant}" if variant else s.protocol, name)
+    label = f"{frames}f-{pixels // TILE}px" + (f"-{variant}" if variant else "")
     label += ("-own-prompt" if prompt else "") + ("-own-grader" if grader else "")
     asked = prompt or base.prompt
     protocol = replace(

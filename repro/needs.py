@@ -79,7 +79,9 @@ def _models(recipe: Recipe) -> Iterable[Need]:
     size = 2 * sizes.parameters if sizes else None  # as bf16
     named = [(recipe.model.id, recipe.model.revision, {"train", "score-released"})]
     if recipe.scoring:
-        named.append((recipe.scoring.released, recipe.scoring.revision, {"score-released"}))
+        s = recipe.scoring
+        named.append((s.released, s.revision, {"score-released"}))
+        named += [(checkpoint, None, {"score-released"}) for _, checkpoint in s.public[1:]]
     if recipe.sft:
         named.append((recipe.sft.model.id, recipe.sft.model.revision, {"sft"}))
     for name, revision, stages in named:

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from evals.errors import BadInput, EnvironmentFault
+from evals.frames import frame_pixels
+from evals.types import Protocol
 from repro import needs
+from repro.arm import SUPERVISED, supervised
 from repro.core import cost, memory
 from repro.core.cost import GPU, Asked, Speed, Work
 from repro.core.memory import GIB, Sizes
 from repro.grid import Asking, grid
-from repro.recipe import UNRESOLVED, Arm, Recipe, Trainer
+from repro.recipe import SFT, UNRESOLVED, Arm, Recipe, Trainer
 
 ROOM = 0.9  # of a card's memory: the rest is for what the formulas leave out (chosen)
 CHECKPOINTS = 2  # of a training run on disk at once: the one being written and the last
@@ -231,6 +234,8 @@ def require_fits(recipe: Recipe, arms: Sequence[str], gib: float, gpus: int) -> 
         return
     sizes = sizes_of(recipe)
     for name in arms:
+        if recipe.arm(name).method == SUPERVISED:  # one process: the plan says what it needs
+            continue
         peak, needed = train_peak(recipe, recipe.arm(name).trainer, sizes, gpus)
         if needed > ROOM * gib * GIB:
             raise EnvironmentFault(
@@ -263,9 +268,14 @@ def train_memory(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> dict[st
 
 def _asked(recipe: Recipe, mean: float) -> Asked:
     view, t = recipe.view, recipe.trainer
-    seen = cost.clip(view.max_frames, view.min_pixels, view.max_pixels)
+    seen = _seen(recipe.training_protocol, view.max_frames)
     longest = float(t.max_completion_length)
     return Asked(seen, recipe.cost.text_tokens or 0, t.num_generations, mean, longest)
+
+
+def _seen(shown: Protocol, frames: int) -> cost.Clip:
+    """A clip of that many frames, each as large as the protocol lets it be."""
+    return cost.clip(frames, shown.min_pixels, frame_pixels(shown, frames))
 
 
 @dataclass(frozen=True)
@@ -292,8 +302,11 @@ class _Case:
     # --- training
 
     def train(self, arm: Arm, seeds: int) -> StageBill:
-        """All seeds of an arm, one after another on all cards."""
+        """All seeds of an arm, one after another on all cards; a supervised one takes one card."""
         t, gpus = arm.trainer, self.hardware.gpus
+        if arm.method == SUPERVISED:
+            what = f"{arm.name}: {t.max_steps} steps x {seeds} seeds, supervised"
+            return self._tuned("train", what, supervised(self.recipe, t), seeds)
         work = self.step(arm)
         seconds = t.max_steps * seeds * self._step_seconds(arm)
         peak = train_peak(self.recipe, t, self.sizes, gpus)
@@ -309,10 +322,9 @@ class _Case:
 
     def _prompt(self, arm: Arm, *, image: bool) -> Work:
         t, counted = arm.trainer, arm.switches.passes(arm.method)
-        view = self.recipe.view
         asked = _asked(self.recipe, self.recipe.cost.completion_tokens or 0)
         if image:
-            seen = cost.clip(1, view.min_pixels, view.max_pixels)
+            seen = _seen(self.recipe.training_protocol, 1)
             asked = Asked(seen, asked.text, asked.generations, asked.mean, asked.longest)
         passes = cost.prompt_work(
             self.sizes, asked, kl=t.beta > 0, visual="visual" in counted,
@@ -332,16 +344,19 @@ class _Case:
         return own.seconds(self.sizes, self.card, self._speed(t.use_vllm))
 
     def sft(self) -> StageBill:
-        """The cold start: one process, fp32 weights whole on its card."""
+        """The cold start."""
         s = self.recipe.sft
         assert s is not None
+        return self._tuned("sft", f"cold start: {s.max_steps} steps, on request", s, 1)
+
+    def _tuned(self, stage: str, what: str, s: SFT, seeds: int) -> StageBill:
+        """Supervised fine-tuning: one process, fp32 weights whole on its card."""
         mean = float(self.recipe.cost.completion_tokens or 0)
-        seen = cost.clip(
-            self.recipe.view.max_frames, self.recipe.view.min_pixels, self.recipe.view.max_pixels
-        )
+        seen = _seen(self.recipe.training_protocol, self.recipe.view.max_frames)
         asked = Asked(seen, self.recipe.cost.text_tokens or 0, 1, mean, mean)
         records = s.max_steps * s.per_device_train_batch_size * s.gradient_accumulation_steps
-        work = cost.sft_work(self.sizes, asked, checkpointing=s.gradient_checkpointing) * records
+        work = cost.sft_work(self.sizes, asked, checkpointing=s.gradient_checkpointing)
+        work = work * records * seeds
         load = memory.Load(asked.prompt, seen.patches, int(mean), 1, s.per_device_train_batch_size)
         stages = memory.stages(
             self.sizes, load, "packed", dtype=4, zero=0, checkpointing=s.gradient_checkpointing,
@@ -350,8 +365,7 @@ class _Case:
         for parts in kept.values():
             del parts["reference"]
         seconds = work.seconds(self.sizes, self.card, self._speed(False))
-        what = f"cold start: {s.max_steps} steps, on request"
-        return self._stage("sft", what, work, seconds, memory.peak(kept), 1)
+        return self._stage(stage, what, work, seconds, memory.peak(kept), 1)
 
     # --- evaluation
 
@@ -367,7 +381,7 @@ class _Case:
                 key = (stage, what, asking.benchmark, asking.protocol.max_frames)
                 found.setdefault(key, []).extend(self._asking(asking, b) for b in batches)
 
-        for weights in (s.released, self.recipe.model.id):
+        for weights in (*(checkpoint for _, checkpoint in s.public), self.recipe.model.id):
             add("score-released", weights, None, s.batches)
         for name in arms:
             add("eval", f"{name} x {len(seeds)} seeds", name, s.batches[:1] * len(seeds))
@@ -381,7 +395,7 @@ class _Case:
         s = self.recipe.scoring
         assert s is not None
         law = asking.protocol
-        seen = cost.clip(law.max_frames, law.min_pixels, law.max_pixels)
+        seen = _seen(law, law.max_frames)
         reply = float(self.recipe.cost.reply_tokens or law.decoding.max_new_tokens)
         asked = Asked(
             seen, self.recipe.cost.text_tokens or 0, 1, reply, float(law.decoding.max_new_tokens)
@@ -400,8 +414,11 @@ class _Case:
     def _answering(self) -> tuple[str, float]:
         """Weights, and one question's cache and activations at the most frames."""
         s = self.recipe.scoring
-        frames, pixels = (max(s.frames), max(s.max_pixels)) if s else (0, 0)
-        seen = cost.clip(frames, self.recipe.view.min_pixels, pixels)
+        assert s is not None
+        seen = max(
+            (_seen(a.protocol, a.protocol.max_frames) for a in grid(self.recipe)),
+            key=lambda clip: clip.tokens,
+        )
         tokens = seen.tokens + (self.recipe.cost.text_tokens or 0) + 1024
         cache = tokens * self.sizes.layers * 2 * self.sizes.kv * 2
         layer = tokens * memory.layer_bytes(self.sizes, 2)

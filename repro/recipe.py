@@ -1,7 +1,7 @@
 """A paper's recipe: `recipe.yaml`, read strictly, resolved for one profile.
 
     switches of an arm = profile.switches <- preset <- arm.switches      (later wins)
-    trainer  of an arm = profile.trainer  <- arm.trainer
+    trainer  of an arm = profile.trainer  <- arm.trainer  <- profile.arms.NAME.trainer
 
 A preset says how a paper and its released code differ; a profile says how large the run is.
 """
@@ -73,7 +73,8 @@ class Trainer:
     completions of each; it serves num_iterations optimizer steps. Ours are `prompts_per_step`,
     `max_prompt_length` (tokens, clip included; a longer prompt is refused, not cut),
     `dynamic_sampling` (how often groups of equal rewards are drawn again from other records, as in
-    DAPO), `scale_rewards: kind` (batch, but over rewards of one kind of question) and `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
+    DAPO), `scale_rewards: kind` (as batch, over the rewards of one kind of question) and
+    `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
     is the largest ratio itself. top_entropy_quantile: share of tokens, by entropy, that the policy
     term keeps. use_peft: LoRA on every linear layer of the language model. vllm_max_model_length:
     None means max_prompt_length + max_completion_length.
@@ -261,6 +262,8 @@ class Scoring:
     with `own_prompt` and read by `own_grader`, in all combinations. seeds, batches: one re-score
     each, in pairs; a trained arm is asked once, under its training seed and the first batch, and
     arms other than `arm` only at `trained_frames`. max_new_tokens: None for the protocol's.
+    variants: of the protocol, each asked, or none for its first. beside: further public weights to
+    score, as ARM=ID: baselines that the authors released.
     """
 
     released: str
@@ -278,6 +281,14 @@ class Scoring:
     batches: tuple[int, ...]
     engine: Literal["transformers", "vllm"]
     max_new_tokens: int | None = None
+    variants: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def public(self) -> tuple[tuple[str, str], ...]:
+        """(arm, weights) of every checkpoint that others have trained, the start left out."""
+        more = (each.partition("=")[::2] for each in self.beside)
+        return ((self.arm, self.released), *more)
 
 
 @dataclass(frozen=True)
@@ -445,13 +456,14 @@ def _load(file: Path, profile: str) -> Recipe:
     if not isinstance(profiles, dict) or profile not in profiles:
         raise BadInput(f"{file} has no profile {profile!r}{nearest(profile, profiles or ())}")
     where = f"profiles.{profile}"
-    section = _require(reader, profiles[profile], _PROFILE, where, optional=("sft", "scoring"))
+    more = ("sft", "scoring", "arms")
+    section = _require(reader, profiles[profile], _PROFILE, where, optional=more)
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
     base = reader.complete(Trainer, f"{where}.trainer", trainer)
     paper = reader.text(raw["paper"], "paper")
     cls = switches_of(paper)
     switches = reader.fragment(cls, section["switches"], f"{where}.switches")
-    arms = _arms(reader, raw, trainer, switches, cls)
+    arms = _arms(reader, raw, trainer, switches, cls, section.get("arms", {}), where)
     recipe = Recipe(
         paper=paper,
         title=reader.text(raw["title"], "title"),
@@ -517,8 +529,16 @@ def _require(
 
 def _arms(
     reader: Reader, raw: Mapping[str, Any], trainer: Fragment, switches: Fragment,
-    cls: type[Switches],
+    cls: type[Switches], here: object, profile: str,
 ) -> dict[str, Arm]:  # fmt: skip
+    """here: trainer fields that some arms have in this profile alone."""
+    own_profile = {
+        name: reader.fragment(
+            Trainer, reader.keys(body, ("trainer",), f"{profile}.arms.{name}")["trainer"],
+            f"{profile}.arms.{name}.trainer",
+        )
+        for name, body in reader.keys(here, raw["arms"], f"{profile}.arms").items()
+    }  # fmt: skip
     presets = {
         name: reader.fragment(cls, body, f"presets.{name}")
         for name, body in reader.keys(raw["presets"], raw["presets"], "presets").items()
@@ -541,6 +561,8 @@ def _arms(
             method=method,
             preset=preset,
             switches=reader.complete(cls, f"{where}.switches", switches, presets[preset], own),
-            trainer=reader.complete(Trainer, f"{where}.trainer", trainer, faster),
+            trainer=reader.complete(
+                Trainer, f"{where}.trainer", trainer, faster, own_profile.get(name, {})
+            ),
         )
     return arms

@@ -46,11 +46,11 @@ COMMIT = "0" * 40
 
 #: Dotted key of the profile -> (value, why it is not the paper's).
 CUTS: Mapping[str, tuple[Any, str]] = {
-    "run": (["grpo", "ktr"], "two arms show what all arms share"),
     "seeds": ([0], "one seed trains like another"),
     "trainer.prompts_per_step": (2, "a prompt for each of two processes"),
     "trainer.max_completion_length": (16, "a random student never ends by itself"),
     "trainer.save_steps": (1, "so that there is something to continue from after a kill"),
+    "trainer.use_vllm": (False, "vLLM wants a GPU, or an environment of its own"),
     "scoring.seeds": ([0, 1], "two re-scores show that they vary"),
     "scoring.batches": ([8, 4], "likewise"),
     "scoring.engine": ("transformers", "vLLM wants a GPU, or an environment of its own"),
@@ -65,7 +65,7 @@ NOT_REHEARSED = (
     "vLLM as the engine of evaluation: make test-vllm runs it by itself",
     "the real archives: their schemas and layouts are made from descriptions, some of files that "
     "nobody here has seen (repro data verify says how a copy differs)",
-    "films longer than two seconds: all of 16, 32 and 64 frames are then shown",
+    "films longer than two seconds: as many frames as a recipe allows are then shown",
     "the hub: commits are made up, nothing is downloaded (repro data lock, repro data fetch)",
     "whether anything is learned: weights are random, and two steps are no training",
 )

@@ -56,7 +56,7 @@ def check(recipe: Recipe, stages: frozenset[str], arms: Sequence[str], show: Sho
             show.say(f"data: {name} {subset}".rstrip())
             benchmarks.load(name, subset=subset)
     if "score-released" in stages and recipe.scoring:
-        for checkpoint in (recipe.scoring.released, recipe.model.id):
+        for _, checkpoint in (*recipe.scoring.public, (COLD, recipe.model.id)):
             weights.located(checkpoint)
 
 
@@ -64,7 +64,7 @@ def score_chains(recipe: Recipe, name: str, out: Path, limit: int | None = None)
     """One chain for each re-score: checkpoint by checkpoint, seed and batch by seed and batch."""
     s = _scoring(recipe)
     found: list[Chain] = []
-    for arm, checkpoint in ((s.arm, s.released), (COLD, recipe.model.id)):
+    for arm, checkpoint in (*s.public, (COLD, recipe.model.id)):
         for seed, batch in zip(s.seeds, s.batches, strict=True):
             at = out / "score" / f"{arm}-s{seed}"
             label = f"{at.name} score-released"

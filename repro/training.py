@@ -19,6 +19,8 @@ that nobody can draw again comes from a published copy; without one it is left o
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,13 +45,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Published:
-    """The file as its authors published it. sha256: its first and last digits, as far as known."""
+    """The file as its authors published it. sha256: its first and last digits, as far as known;
+    characters: None where nobody has counted them."""
 
     name: str
     records: int
     images: int
     videos: int
-    characters: int
+    characters: int | None
     sha256: tuple[str, str]
 
 
@@ -122,6 +125,28 @@ def _manifest(paper: str, file: Path) -> Manifest:
     )
 
 
+def schema(paper: str) -> Any:
+    """A paper's module `data`, which reads records in its authors' own fields; None for a paper
+    whose records have those of the Video-R1 family."""
+    name = f"repro.{paper}.data"
+    known = paper in papers() and importlib.util.find_spec(name) is not None
+    return importlib.import_module(name) if known else None
+
+
+def published_rows(manifest: Manifest, file: Path) -> list[Any]:
+    """A published file's records in the fields that training reads.
+
+    Raises BadInput for a file that is none, or naming the record that cannot be used.
+    """
+    rows, own = list(jsonl.rows(file)), schema(manifest.paper)
+    if own is None:
+        return rows
+    try:
+        return [own.record(row, number) for number, row in enumerate(rows, start=1)]
+    except BadInput as error:
+        raise BadInput(f"{file}, {error}") from None
+
+
 # --- verify --------------------------------------------------------------------------------
 
 
@@ -152,7 +177,7 @@ def verify(
     Raises BadInput when the file cannot be read at all.
     """
     found = Findings()
-    rows = jsonl.rows(file)
+    rows = published_rows(manifest, file)
     digest = _file(manifest, file, found)
     samples = list(_samples(rows, file, root, found))
     _counts(manifest, rows, samples, found)
@@ -268,7 +293,7 @@ def build(
     if published is None and holmes is None:
         raise BadInput("name a published copy, the owner's Video-Holmes annotations, or both")
     own = holmes_records(manifest, holmes) if holmes else []
-    rows = list(jsonl.rows(published)) if published else own
+    rows = published_rows(manifest, published) if published else own
     if published and own:
         theirs = rows[-len(own) :]
         for number, (one, other) in enumerate(zip(theirs, own, strict=True), start=1):

@@ -18,15 +18,21 @@ import torch
 from torch import Tensor
 
 from evals.errors import BadInput
+from repro.core.collect import is_flat
 from repro.core.data import Records
 from repro.core.method import Method, Rewards
 from repro.core.types import Group, Record
-from repro.temporal_r1.rewards import grounding_reward, of_record
+from repro.temporal_r1.rewards import Reward, grounding_reward, of_record
 from repro.temporal_r1.switches import Switches
 
 __all__ = ["METHODS", "SELECTED", "TemporalR1", "chosen_records", "grounding_reward"]
 
 SELECTED = Path(__file__).with_name("selected.json")
+#: Share of a step's groups with unequal rewards, by kind of question, as metrics.jsonl calls it.
+SIGNAL = {
+    "multiple choice": "signal_what", "temporal grounding": "signal_when",
+    "grounded qa": "signal_both",
+}  # fmt: skip
 
 
 class TemporalR1(Method):
@@ -42,23 +48,35 @@ class TemporalR1(Method):
         return self._pool.draw(step)
 
     def rewards(self, group: Group) -> Rewards:
-        record, clip = group.prompt.record, group.prompt.clip
-        if clip is None:
-            raise BadInput(f"record {record.id} has no clip, and Temporal-R1 asks about films")
-        scored = [
-            of_record(
-                r.text, record.kind, record.gold, clip.duration, self.switches.reading,
-                record.options,
-            ).parts
-            for r in group.rollouts
-        ]  # fmt: skip
         t = self.switches.terms
         factors = {"accuracy": t.accuracy, "tiou": t.tiou, "format": t.form}
+        scored = [reward.parts for reward in self._scored(group)]
         return {
             name: torch.tensor([factors[name] * parts[name] for parts in scored])
             for name in scored[0]
             if factors[name]
         }
+
+    def measure(self, group: Group, rewards: Rewards) -> dict[str, float]:
+        """The terms as they are, also where they earn nothing, and whether the group teaches."""
+        scored = self._scored(group)
+        terms = {
+            name: [getattr(r, name) for r in scored] for name in ("accuracy", "tiou", "format")
+        }
+        means = {n: sum(v) / len(v) for n, v in terms.items() if v[0] is not None}
+        return {**means, SIGNAL[group.prompt.record.kind]: float(not is_flat(rewards))}
+
+    def _scored(self, group: Group) -> list[Reward]:
+        record, clip = group.prompt.record, group.prompt.clip
+        if clip is None:
+            raise BadInput(f"record {record.id} has no clip, and Temporal-R1 asks about films")
+        return [
+            of_record(
+                r.text, record.kind, record.gold, clip.duration, self.switches.reading,
+                record.options,
+            )
+            for r in group.rollouts
+        ]  # fmt: skip
 
     def adjust(self, group: Group, rewards: Rewards, weights: Tensor) -> Rewards:
         """Nothing is added; the release has no bonus."""

@@ -31,7 +31,7 @@ from repro.temporal_r1.method import METHODS, chosen_records
 from repro.temporal_r1.rewards import of_record
 
 if TYPE_CHECKING:
-    from evals.vlm import Encoded, VLM
+    from evals.vlm import VLM, Encoded
 
 RECIPE = Recipe.load("temporal_r1")
 LOCATE = Sample("a", "When?", "temporal grounding", "[1.0, 3.0]", "video", None)
@@ -78,6 +78,15 @@ def test_a_term_that_is_off_is_neither_earned_nor_logged() -> None:
     assert rewards("temporal", BOTH) == {"tiou": [0.5, 0.0], **form}
 
 
+def test_what_earns_nothing_is_measured_all_the_same() -> None:
+    made = METHODS["temporal_r1"](RECIPE.arm("temporal").switches)
+    asked = group(BOTH, said(BOTH), "nothing")
+    told = made.measure(asked, made.rewards(asked))
+    assert told == {"accuracy": 0.5, "tiou": 0.25, "format": 0.5, "signal_both": 1.0}
+    asked = group(CHOICE, said(CHOICE), said(CHOICE))
+    assert made.measure(asked, made.rewards(asked))["signal_what"] == 0.0
+
+
 def test_a_question_without_a_film_is_refused() -> None:
     made = METHODS["temporal_r1"](RECIPE.arm("both").switches)
     with pytest.raises(BadInput, match="record a has no clip"):
@@ -100,7 +109,7 @@ def test_records_that_were_selected_or_as_many_at_random(
 
 
 def test_kinds_have_a_standard_deviation_of_their_own() -> None:
-    """By hand: the choices' is that of (0, 1, 1, 1), 0.5; the intervals' that of (0, .1, .1, .1)."""
+    """By hand: the choices' is that of (0, 1, 1, 1), 0.5; the intervals' a tenth of it."""
     given = [torch.tensor(r) for r in ([0.0, 1.0], [0.0, 0.1], [1.0, 1.0], [0.1, 0.1])]
     kinds = ["choice", "when", "choice", "when"]
 
@@ -140,7 +149,10 @@ def test_new_tokens_begin_as_the_mean_of_what_spelt_them(student: VLM) -> None:
     vlm = type(student)(copy.deepcopy(student.model), copy.deepcopy(student.processor))
     tokens = vlm.processor.tokenizer
     text = said(BOTH).replace("<think>x", "<think>I see red circle")
-    before, ids = vlm.model.get_input_embeddings().weight.detach().clone(), tokens(text)["input_ids"]
+    before, ids = (
+        vlm.model.get_input_embeddings().weight.detach().clone(),
+        tokens(text)["input_ids"],
+    )
     spelt = tokens("</think>")["input_ids"]
     extended(vlm, demonstrations.TOKENS)
     weight = vlm.model.get_input_embeddings().weight.detach()
@@ -156,9 +168,7 @@ def test_new_tokens_begin_as_the_mean_of_what_spelt_them(student: VLM) -> None:
 # --- the supervised arm ------------------------------------------------------------------------
 
 
-def test_an_arm_may_learn_right_answers_instead(
-    timed: Path, student: VLM, tmp_path: Path
-) -> None:
+def test_an_arm_may_learn_right_answers_instead(timed: Path, student: VLM, tmp_path: Path) -> None:
     start = tmp_path / "start"
     student.model.save_pretrained(start)
     student.processor.save_pretrained(start)
