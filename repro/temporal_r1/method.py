@@ -104,4 +104,4 @@ def chosen_records(records: Sequence[Record], which: str, seed: int) -> list[Rec
     return [known[i] for i in ids]
 
 
-METHODS = {"grpo": TemporalR1, "temporal_r1": TemporalR1}
+METHODS = {"temporal_r1": TemporalR1}  # and `sft`, which has no rewards (repro.arm)

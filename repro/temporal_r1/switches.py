@@ -30,4 +30,4 @@ class Switches(recipe.Switches):
     terms: Terms
     records: Literal["all", "selected", "random"]
 
-    methods: ClassVar[tuple[str, ...]] = (*recipe.Switches.methods, "temporal_r1", "sft")
+    methods: ClassVar[tuple[str, ...]] = ("temporal_r1", "sft")

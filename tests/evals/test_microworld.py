@@ -351,8 +351,8 @@ def content(film: world.Film) -> str:
 
 
 def test_no_film_is_in_two_splits() -> None:
-    seen = {s: Counter(content(f) for _, f, _ in world.films(s, n, 0))
-            for s, n in world.SIZES.items()}  # fmt: skip
+    sizes = {s: n for s, n in world.SIZES.items() if not s.startswith(world.TIMED)}
+    seen = {s: Counter(content(f) for _, f, _ in world.films(s, n, 0)) for s, n in sizes.items()}
     assert not seen["test"].keys() & seen["train"].keys()
     assert not seen["test"].keys() & seen["validation"].keys()
     assert not seen["train"].keys() & seen["validation"].keys()
@@ -365,13 +365,36 @@ def test_no_film_is_in_two_splits() -> None:
 
 
 def test_the_timelines_of_splits_are_disjoint_by_bucket() -> None:
-    buckets = [b for split in world.SIZES for b in world.BUCKETS[split]]
+    buckets = [b for own in world.BUCKETS.values() for b in own]
     assert sorted(buckets) == list(range(20))
     for split in world.SIZES:
         for _, film, _ in world.films(split, 40, 5):
-            assert film.bucket() in world.BUCKETS[split]
-            if film.kind == "parade":  # the only kind that has twins
+            assert film.bucket() in world.BUCKETS[split.removeprefix(world.TIMED)]
+            if film.kind in world.IN_TURN:  # the only kinds that have twins
                 assert film.bucket() == film.backwards().bucket()
+
+
+def test_a_relay_shows_one_shape_after_the_other_for_a_second_or_longer() -> None:
+    lengths, starts = set(), set()
+    for seed in range(200):
+        film = world.relay(np.random.default_rng(seed))
+        assert all(len(states) <= 1 for states in film.ticks) and len(film.ticks) == world.TICKS
+        spans = [film.span(name) for name in film.names]
+        assert spans == sorted(spans) and 2 <= len(spans) <= 3
+        for start, end in spans:
+            assert end - start >= 2 and all(film.ticks[t] for t in range(start, end))
+            lengths.add(end - start)
+            starts.add(start)
+        kinds = [q.kind for q in world.ask(film, np.random.default_rng(seed))]
+        assert kinds.count("temporal grounding") == 2 and kinds.count("grounded qa") == 1
+        assert len(kinds) in (4, 5)
+    assert lengths >= {2, 3, 4} and starts >= set(range(7))
+
+
+def test_timed_splits_share_no_film() -> None:
+    seen = {s: {content(f) for _, f, _ in world.films(s, 120, 0)} for s in world.SIZES
+            if s.startswith(world.TIMED)}  # fmt: skip
+    assert sum(map(len, seen.values())) == len(set().union(*seen.values()))
 
 
 # --- audits ------------------------------------------------------------------------------------
