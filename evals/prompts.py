@@ -7,6 +7,7 @@
 | `video-holmes-official` | Video-Holmes `evaluate.py` (ktr.md 4.4); multiple choice only      |
 | `micro`                 | chosen, for the tiny student: question, then one option per line   |
 | `micro-json`            | the same, asking for JSON                                          |
+| `problem`               | the record's own text and no more: training of Temporal-R1         |
 | `FILE/KEY`              | templates of evals/protocols/FILE.yaml, under `prompts`            |
 
 A template is picked by the question's form and kind ("adaptation multiple choice", then
@@ -259,4 +260,5 @@ TEMPLATES: Mapping[str, Callable[[Sample], str]] = {
     "video-holmes-official": _video_holmes,
     "micro": _micro,
     "micro-json": lambda sample: f"{_micro(sample)}\nJSON:",
+    "problem": lambda sample: sample.question,
 }
