@@ -53,6 +53,8 @@ MICRO = "Which came first?\nA. red circle\nB. blue square\nC. green triangle"
         ("video-r1-train", TRAIN_CHOICE),
         ("video-holmes-official", HOLMES),
         ("micro", MICRO),
+        ("micro-json", f"{MICRO}\nJSON:"),
+        ("problem", "Which came first?"),
     ],
 )
 def test_multiple_choice(prompt: str, expected: str) -> None:
@@ -60,7 +62,9 @@ def test_multiple_choice(prompt: str, expected: str) -> None:
 
 
 def test_every_prompt_has_a_golden_string() -> None:
-    assert set(TEMPLATES) == {"video-r1", "video-r1-train", "video-holmes-official", "micro"}
+    assert set(TEMPLATES) == {
+        "video-r1", "video-r1-train", "video-holmes-official", "micro", "micro-json", "problem",
+    }  # fmt: skip
 
 
 def test_open_question_keeps_its_braces_and_gets_no_options() -> None:
