@@ -78,6 +78,17 @@ def aggregate(rows: Sequence[Row], card: Card | None, protocol: Protocol) -> Num
     return found
 
 
+def by_kind(rows: Sequence[Row], protocol: Protocol) -> Numbers:
+    """The further numbers of rows that are all of one grounded kind, {} of any others; for rows of
+    no benchmark of ours."""
+    name = {"temporal grounding": "grounding", "grounded qa": "grounded qa"}
+    kinds = {row.kind for row in rows}
+    counted = [r for r in rows if r.outcome in _COUNTED[protocol.denominator]]
+    if len(kinds) != 1 or not kinds <= name.keys() or not counted:
+        return {}
+    return METRICS[name[kinds.pop()]](_questions(counted))
+
+
 def per_reply(rows: Sequence[Row], card: Card | None) -> dict[str, list[float]]:
     """Further numbers of a benchmark as one value in 0..1 per row, each the mean over questions of
     the mean over their replies; only those of `PER_REPLY` are means of that kind."""

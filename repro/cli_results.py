@@ -193,11 +193,12 @@ def score(
 
 def _show_scores(found: Rescored) -> None:
     """One line per grader, then what they differ by."""
+    leads = () if found.headline in ("micro", "macro") else (found.headline,)
     table(
-        ("grader", "micro", "macro", "luck", "read", "outcomes"),
+        ("grader", *leads, "micro", "macro", "luck", "read", "outcomes"),
         [
             (
-                name, f"{100 * s['micro']:.1f} %", f"{100 * s['macro']:.1f} %",
+                name, *(f"{100 * s[key]:.1f} %" for key in (*leads, "micro", "macro")),
                 f"+{100 * s['luck']:.1f}" if s["luck"] else "", f"{100 * s['coverage']:.1f} %",
                 ", ".join(f"{n} {outcome}" for outcome, n in s["outcomes"].items()),
             )
@@ -207,9 +208,9 @@ def _show_scores(found: Rescored) -> None:
     if len(found.graders) > 1:
         d = found.spread
         click.echo(
-            f"spread {100 * d['spread']:.1f} points ({d['low']['grader']} to "
-            f"{d['high']['grader']}); graders disagree on {100 * d['disagreement']:.1f} % of "
-            f"{found.replies} replies"
+            f"spread {100 * d['spread']:.1f} points{''.join(f' of {lead}' for lead in leads)} "
+            f"({d['low']['grader']} to {d['high']['grader']}); graders disagree on "
+            f"{100 * d['disagreement']:.1f} % of {found.replies} replies"
         )
     if found.skipped:
         click.echo(f"not for such questions: {', '.join(found.skipped)}")

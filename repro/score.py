@@ -1,6 +1,6 @@
 """Score saved replies again, with any graders and without a model.
 
-For every grader: micro, macro and the benchmark's own numbers (evals.aggregate), outcomes, and
+For every grader: micro, macro and further numbers (evals.aggregate; mIoU leads), outcomes, and
 `luck`, what the tool would add on average where it draws an option at random. `spread` is the
 distance between the graders: how much of a score is the way it was read.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import benchmarks, saved
-from evals.aggregate import aggregate
+from evals.aggregate import aggregate, by_kind
 from evals.benchmarks import Benchmark
 from evals.errors import BadInput
 from evals.extract import DRAWS, GRADERS, Answer, Unparsed, extract, graders_for, resolve
@@ -28,26 +28,30 @@ API_FAILURE = Unparsed("the tool recorded a failure of its API instead of a repl
 
 @dataclass(frozen=True)
 class Rescored:
-    """Scores by grader, in the order asked for; `skipped` graders do not read such questions."""
+    """Scores by grader, in the order asked for; `skipped` graders do not read such questions.
+
+    headline: the number that is compared between graders.
+    """
 
     tool: str
     replies: int
     graders: Mapping[str, Mapping[str, Any]]
     skipped: tuple[str, ...]
     judge: Mapping[str, Any] | None
+    headline: str = "micro"
 
     @property
     def spread(self) -> dict[str, Any]:
-        """Lowest and highest grader with their micro scores, and the share of replies on whose
+        """Lowest and highest grader with their headline numbers, and the share of replies on whose
         score the graders do not agree.
         """
-        scores = {name: found["micro"] for name, found in self.graders.items()}
+        scores = {name: found[self.headline] for name, found in self.graders.items()}
         low, high = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
         per_reply = zip(*(found["scores"] for found in self.graders.values()), strict=True)
         differ = sum(len(set(each)) > 1 for each in per_reply)
         return {
-            "low": {"grader": low, "micro": scores[low]},
-            "high": {"grader": high, "micro": scores[high]},
+            "low": {"grader": low, self.headline: scores[low]},
+            "high": {"grader": high, self.headline: scores[high]},
             "spread": scores[high] - scores[low],
             "disagreement": differ / self.replies,
         }
@@ -95,7 +99,7 @@ def rescore(
         rows, luck, rules = _rows(replies.pairs, replace(asked, grader=name), judge)
         found[name] = {
             "n": len({row.id for row in rows}),
-            **aggregate(rows, card, asked),
+            **(aggregate(rows, card, asked) | ({} if card else by_kind(rows, asked))),
             "luck": luck,
             "rules": rules,
             "outcomes": dict(sorted(Counter(row.outcome for row in rows).items())),
@@ -104,7 +108,10 @@ def rescore(
         }
     used = judge and {"id": judge.id, "asked": judge.asked, "cached": judge.cached}
     skipped = tuple(name for name in names if name not in able)
-    return Rescored(replies.tool, len(replies.pairs), found, skipped, used or None)
+    known = next(iter(found.values()))
+    first = [asked.aggregation] if protocol else ["mIoU"]
+    headline = next((name for name in first if name in known), "micro")
+    return Rescored(replies.tool, len(replies.pairs), found, skipped, used or None, headline)
 
 
 def _rows(

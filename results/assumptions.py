@@ -1,6 +1,7 @@
 """What we assume where papers are silent: assumptions.yaml, dated, each with its reason.
 
-    protocol   values of an unstated field (or of n); several plausible values must all agree
+    protocol   values of an unstated field (or of n); several plausible values must all agree;
+               `follows: FIELD` pairs them with those of another field, first with first
     margins    δ of cells whose paper prints no baseline to take half a gain from
 
 An assumption holds for the numbers of `paper` that its other keys select; what is not given
@@ -57,6 +58,7 @@ class Assumption:
     values: tuple[Setting, ...]
     source: str
     on: date
+    follows: str = ""  # see results.protocol.Assumed
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ class Assumptions:
                 continue
             if entry.field in found:
                 raise ReportedError(f"{number.id}: two assumptions about {entry.field}")
-            found[entry.field] = Assumed(entry.values, entry.on, entry.source)
+            found[entry.field] = Assumed(entry.values, entry.on, entry.source, entry.follows)
+        for name, guess in found.items():
+            lead = found.get(guess.follows)
+            if guess.follows and (lead is None or len(lead.values) != len(guess.values)):
+                raise ReportedError(
+                    f"{number.id}: {name} follows {guess.follows}, which has other values to follow"
+                )
         return found
 
     def unanswered(self, number: Reported) -> tuple[str, ...]:
@@ -138,7 +146,7 @@ def load_assumptions(path: Path | None = None) -> Assumptions:
 
 
 def _assumption(node: Node) -> Assumption:
-    given = node.mapping(("paper", "field", "values", "source", "on"), SELECTORS)
+    given = node.mapping(("paper", "field", "values", "source", "on"), (*SELECTORS, "follows"))
     values = tuple(value.setting() for value in given["values"].items())
     if not values or UNSTATED in values or len(set(values)) < len(values):
         raise given["values"].fail("expected one or more different values")
@@ -148,6 +156,7 @@ def _assumption(node: Node) -> Assumption:
         values=values,
         source=given["source"].text(),
         on=given["on"].day(),
+        follows=given["follows"].one_of(*FIELDS) if "follows" in given else "",
     )
 
 

@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import product
 from typing import Any, Literal
 
 from results.schema import Record
@@ -42,17 +44,25 @@ LEFT_OUT: Mapping[str, Any] = {
 #: Spellings of one split.
 SPLITS = {"validation": "val", "valid": "val"}
 
+#: "2,048 visual tokens per video": a budget over all frames; a token is 28 x 28 pixels.
+_BUDGET = re.compile(r"([\d,]+) visual tokens per video")
+TOKEN = 28 * 28
+
 #: What papers call a field of evals.types.Protocol.
 OURS = {"frames": "max_frames", "prompt_id": "prompt", "scorer": "grader"}
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """Plausible values of a field that the paper leaves unstated, registered on a day."""
+    """Plausible values of a field that the paper leaves unstated, registered on a day.
+
+    follows: another field, whose first plausible value goes with the first one here, and so on.
+    """
 
     values: tuple[Any, ...]
     on: date
     source: str = ""
+    follows: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,15 +96,51 @@ def compare(
     assumed: Mapping[str, Assumed],
 ) -> tuple[Field, ...]:
     """Every field the paper is asked about, and the number of questions, against one record."""
-    ours = {**flat(record.protocol), "n": record.n}
-    ours["subset"] = ours["subset"] or record.split  # no part of it is the whole split
-    ours["subset"] = ours["subset"] or record.split  # papers say "test", or name a part of it
-    named = str(ours.get("id", "")).replace("@", "-")
-    if named and named == stated.get("prompt"):
-        ours["prompt"] = named  # where a whole protocol, system turn and all, is what a paper names
+    ours = told(record, stated, assumed)
     paper = {**stated, "n": UNSTATED if n is None else n}
     started = datetime.fromisoformat(record.started).date()
     return tuple(_field(name, value, ours, assumed, started) for name, value in paper.items())
+
+
+def told(
+    record: Record, stated: Mapping[str, Any], assumed: Mapping[str, Assumed]
+) -> dict[str, Any]:
+    """What a record says, in the paper's words where these name the same thing: a whole protocol,
+    system turn and all, as `prompt`; a budget of visual tokens as `max_pixels`; no part of a split
+    is the whole of it.
+    """
+    ours = {**flat(record.protocol), "n": record.n}
+    ours["subset"] = ours["subset"] or record.split
+    own = str(ours.get("id", ""))
+    named, guess = own.replace("@", "-"), assumed.get("prompt")
+    plausible = guess.values if guess and "@" in own else ()  # a bare name may be of the words only
+    if named and named in (stated.get("prompt"), *plausible):
+        ours["prompt"] = named
+    budget = _BUDGET.fullmatch(str(stated.get("max_pixels")))
+    if budget and ours["total_pixels"] == TOKEN * int(budget[1].replace(",", "")):
+        ours["max_pixels"] = stated["max_pixels"]
+    return ours
+
+
+def combinations(open_fields: Mapping[str, Assumed]) -> list[dict[str, Any]]:
+    """Every plausible protocol in the fields left open; a value that follows another field comes
+    only with its own."""
+    found = []
+    for values in product(*(guess.values for guess in open_fields.values())):
+        wanted = dict(zip(open_fields, values, strict=True))
+        if all(
+            guess.follows not in wanted or _follows(guess, wanted, open_fields) == wanted[name]
+            for name, guess in open_fields.items()
+        ):
+            found.append(wanted)
+    return found
+
+
+def _follows(guess: Assumed, run: Mapping[str, Any], assumed: Mapping[str, Assumed]) -> Any:
+    """The value that goes with what was run of the followed field; None where that is unknown."""
+    lead = assumed[guess.follows].values
+    value = run.get(OURS.get(guess.follows, guess.follows), run.get(guess.follows))
+    return guess.values[lead.index(value)] if value in lead else None
 
 
 def _field(
@@ -109,8 +155,11 @@ def _field(
     if guess is None or guess.on > started:
         late = f"assumed on {guess.on}, after the run" if guess else ""
         return Field(name, UNSTATED, shown(run) if known else "", "unstated", late)
-    plausible = " or ".join(map(shown, guess.values))
-    state = "assumed" if any(_agree(name, value, run) for value in guess.values) else "differs"
+    values = guess.values
+    if guess.follows in assumed and (own_value := _follows(guess, ours, assumed)) is not None:
+        values = (own_value,)
+    plausible = " or ".join(map(shown, values))
+    state = "assumed" if any(_agree(name, value, run) for value in values) else "differs"
     text = f"{UNSTATED}, assumed {plausible}"
     return Field(name, text, shown(run), state if known else "not recorded", guess.source)
 

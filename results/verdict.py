@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -41,7 +40,17 @@ from results.claims import (
 )
 from results.ledger import LOST, Run
 from results.policy import Policy, load_policy
-from results.protocol import OURS, UNSTATED, Assumed, Field, compare, flat, names, shown
+from results.protocol import (
+    OURS,
+    UNSTATED,
+    Assumed,
+    Field,
+    combinations,
+    compare,
+    names,
+    shown,
+    told,
+)
 from results.schema import LedgerError
 from results.stats import (
     Delta,
@@ -413,7 +422,7 @@ def _combine(found: Sequence[tuple[Sequence[Run], Verdict]], case: _Case) -> Ver
     )
     verdicts = [v for _, v in usable]
     records = [group[0].record for group, _ in usable]
-    missing = _missing([{**flat(r.protocol), "n": r.n} for r in records], case)
+    missing = _missing([told(r, case.reported.protocol, case.assumed) for r in records], case)
     words = list(dict.fromkeys(v.word for v in verdicts))
     worst = max(verdicts, key=lambda v: abs(v.delta.estimate) if v.delta else 0.0)
     several = tuple(verdicts) if len(verdicts) > 1 else ()
@@ -436,12 +445,12 @@ def _missing(protocols: Sequence[Mapping[str, Any]], case: _Case) -> str:
     """The first plausible protocol that no run followed, "" if all were."""
     stated = {**case.reported.protocol, "n": case.reported.n or UNSTATED}
     open_fields = {
-        name: guess.values
+        name: guess
         for name, guess in case.assumed.items()
         if stated.get(name) == UNSTATED and len(guess.values) > 1
     }
-    for values in product(*open_fields.values()):
-        wanted = {OURS.get(n, n): v for n, v in zip(open_fields, values, strict=True)}
+    for plausible in combinations(open_fields):
+        wanted = {OURS.get(name, name): value for name, value in plausible.items()}
         if not any(all(p.get(n) == v for n, v in wanted.items()) for p in protocols):
             text = ", ".join(f"{name} {shown(value)}" for name, value in wanted.items())
             return f"the plausible protocol with {text} was not run"

@@ -155,7 +155,7 @@ _SECONDS = r"\s*(?:s|secs?|seconds?)?"
 #: Seconds or [hh:]mm:ss; not a number of minutes, frames or per cent, nor part of another word.
 _CLOCK = (
     r"(?<![\w.:])-?(?:(?:[0-9]+:)?[0-5]?[0-9]:[0-5][0-9](?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?!\.?[0-9]|:|(?!s(?:ecs?|econds?)?\b)[A-Za-z_]"
+    r"(?!\.*[0-9]|:|(?!s(?:ecs?|econds?)?\b)[A-Za-z_]"
     r"|\s*(?:ms?|min(?:ute)?s?|h(?:ours?|rs?)?|frames?)\b|\s*%)"
 )
 _TIME = re.compile(_CLOCK)

@@ -46,10 +46,12 @@ def _timed(said: str, kind: str, grader: str, span: tuple[float, float]) -> str:
     start, end = (f"{seconds:.15g}" for seconds in span)
     if grader == "official:rextime" and kind == "grounded qa":
         return json.dumps({"relevant_span": list(span), "answer": said.strip()[:1]})
-    if kind != "temporal grounding":
-        return said
     if grader == "temporal-r1":
-        return json.dumps({"start_time": start, "end_time": end})
+        option = {} if kind == "temporal grounding" else {"option": said.strip()[:1]}
+        return json.dumps({**option, "start_time": start, "end_time": end})
+    if kind != "temporal grounding":
+        spoken = f"{said.strip()[:1]}. It happens in the {start} - {end} seconds"
+        return spoken if grader == "temporal-r1-no-think" else said
     if grader == "onethinker":
         return json.dumps({"time": list(span)})
     if grader.startswith("lmms-eval") or grader == "temporal-r1-no-think":

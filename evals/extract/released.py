@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -115,6 +116,38 @@ def _json_times(reply: str, options: Sequence[str]) -> Reading:
     return Answer(f"[{low}, {high}]", interval=(low, high), rule="released form")
 
 
+def _json_both(reply: str, options: Sequence[str]) -> Reading:
+    """Chosen, as the release asks no grounded question: option and times of the first block, each
+    as its own reader takes them, in any order; reversed ends are swapped.
+    """
+    letter = _json_option(reply, options)
+    if isinstance(letter, Unparsed):
+        return letter
+    given = json_object(first_block(reply) or "") or {}
+    times = [plain_float(str(given.get(key, ""))) for key in ("start_time", "end_time")]
+    if times[0] is None or times[1] is None:
+        return Unparsed("no start_time and end_time in the JSON of the first answer block")
+    return _both(letter, sorted((times[0], times[1])), letter.rule)
+
+
+def _spoken_both(reply: str, options: Sequence[str]) -> Reading:
+    """Chosen: the lone letter and the spoken interval, each as its own reader takes them."""
+    letter, span = _first_letter(reply, options), _no_think_times(reply, options)
+    if isinstance(letter, Unparsed):
+        return letter
+    if isinstance(span, Unparsed) or span.interval is None:
+        return span
+    return _both(letter, span.interval, span.rule)
+
+
+def _both(letter: Answer, span: Sequence[float], rule: str) -> Reading:
+    start, end = span
+    if not (math.isfinite(start) and math.isfinite(end)):
+        return Unparsed("not finite")
+    value = f"{letter.letter} [{start}, {end}]"
+    return Answer(value, interval=(start, end), rule=rule, confidence="medium")
+
+
 def _first_letter(reply: str, options: Sequence[str]) -> Reading:
     letter = mcq_letter(reply)
     return said(letter, "first lone letter") if letter else Unparsed("no letter")
@@ -144,11 +177,17 @@ GRADERS: Mapping[str, Grader] = {
         {"multiple choice": _first_of_reply}, "benchmarks.md 1, descendants", "same text"
     ),
     "temporal-r1": Grader(
-        {"multiple choice": _json_option, "temporal grounding": _json_times},
+        {
+            "multiple choice": _json_option, "temporal grounding": _json_times,
+            "grounded qa": _json_both,
+        },
         "temporal_r1.md 4.2, 4.3",
     ),
     "temporal-r1-no-think": Grader(
-        {"multiple choice": _first_letter, "temporal grounding": _no_think_times},
+        {
+            "multiple choice": _first_letter, "temporal grounding": _no_think_times,
+            "grounded qa": _spoken_both,
+        },
         "temporal_r1.md 4.2, 4.3",
     ),
 }  # fmt: skip

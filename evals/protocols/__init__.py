@@ -37,7 +37,7 @@ def variants(name: str, benchmark: str) -> tuple[str, ...]:
     """What may follow the `@` of a protocol for a benchmark."""
     data = document(name)
     own = data["benchmarks"].get(benchmark) or {}
-    return (*(data.get("variants") or {}), *(own.get("variants") or {}))
+    return tuple(dict.fromkeys((*(data.get("variants") or {}), *(own.get("variants") or {}))))
 
 
 def covered(name: str) -> tuple[str, ...]:

@@ -148,6 +148,50 @@ def test_temporal_r1_no_think(reply: str, interval: tuple[float, float] | None) 
     assert (answer.interval if isinstance(answer, Answer) else None) == interval
 
 
+#: What `reelproof` reads in the same replies: as said, never swapped, and nothing where two
+#: intervals are named. "starts at 0:05" is five seconds, "1..5" is no number.
+ROBUST = {
+    "15.0 - 2.7": (15.0, 2.7), "3.5 to 9, and later 12 to 15": None, GOOD: (2.7, 15.0),
+    "[2.7, 15.0]": (2.7, 15.0), "2.7s - 15.0s": (2.7, 15.0), "between 3 and 9": (3, 9),
+    "from 5.0 seconds to 10.0 seconds": (5, 10), "starts at 5.2 and ends at 7": (5.2, 7),
+    "It starts at 12.0 seconds and ends at 20.0 seconds.": (12, 20), "0:05 to 0:12": (5, 12),
+    "starts at 0:05! ends at 0:12": (5, 12), "starts at 00:00:18!ends at 00:00:23": (18, 23),
+    "00:00:18 to 00:00:23": (18, 23), "1..5 - 3": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", [*dict(RELEASED_PARSER), "1..5 - 3"])
+def test_the_robust_grader_beside_the_released_one(reply: str) -> None:
+    answer = extract(reply, INTERVAL, "reelproof")
+    expected = ROBUST.get(reply, dict(RELEASED_PARSER).get(reply))
+    assert (answer.interval if isinstance(answer, Answer) else None) == expected
+
+
+BOTH = "grounded qa"
+
+
+@pytest.mark.parametrize(
+    ("reply", "grader", "value"),
+    [
+        (f'<think>a</think><answer>{{"option": "D", {GOOD[1:]}</answer>', "temporal-r1",
+         "D [2.7, 15.0]"),
+        (f'<answer>{GOOD[:-1]}, "option": "(D) man"}}</answer>', "temporal-r1", "D [2.7, 15.0]"),
+        ('<answer>{"option": "D", "start_time": 15, "end_time": 2.7}</answer>', "temporal-r1",
+         "D [2.7, 15.0]"),
+        ('<answer>{"option": "D"}</answer>', "temporal-r1", None),
+        (f"<answer>{GOOD}</answer>", "temporal-r1", None),
+        ('<answer>{"option": "D", "start_time": "nan", "end_time": "3"}</answer>', "temporal-r1",
+         None),
+        ("D. It happens in the 2.7 - 15.0 seconds", "temporal-r1-no-think", "D [2.7, 15.0]"),
+        ("D", "temporal-r1-no-think", None),
+        ("2.7 - 15.0", "temporal-r1-no-think", None),
+    ],
+)  # fmt: skip
+def test_temporal_r1_reads_both(reply: str, grader: str, value: str | None) -> None:
+    answer = extract(reply, BOTH, grader, OPTIONS)
+    assert (answer.value if isinstance(answer, Answer) else None) == value
+
+
 def test_where_the_released_scorer_stops_the_reply_is_unparsed() -> None:
     answer = extract("1..5 - 3", INTERVAL, "temporal-r1-no-think")
     assert isinstance(answer, Unparsed) and "the released scorer stops here" in answer.reason

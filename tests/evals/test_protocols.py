@@ -71,6 +71,26 @@ def test_temporal_r1_as_printed() -> None:
     assert protocols.load("temporal-r1@released-3b", "charades_sta").time == "constant"
     no_think = protocols.load("temporal-r1@no-think", "charades_sta")
     assert no_think.system == "You are a helpful assistant."
+    assert (p.grader, no_think.grader) == ("temporal-r1", "temporal-r1-no-think")
+
+
+def test_temporal_r1_asks_the_eight_benchmarks_of_its_chart() -> None:
+    """temporal_r1.md 4.1; questions get the budget of 2,048 tokens, or 32 frames (7, A9)."""
+    assert set(protocols.covered("temporal-r1")) == {
+        "charades_sta", "activitynet_captions", "activitynet_rtl", "nextgqa", "mvbench",
+        "videomme", "tempcompass", "mmvu",
+    }  # fmt: skip
+    for name in protocols.covered("temporal-r1"):
+        think, no_think = (protocols.load(f"temporal-r1@{v}", name) for v in ("think", "no-think"))
+        for p in (think, no_think):
+            assert (p.max_frames, p.total_pixels, p.decoding.temperature) == (768, 1605632, 0)
+        assert think.grader == "temporal-r1" and "<think>" in (think.system or "")
+        assert no_think.prompt == think.prompt and no_think.system == "You are a helpful assistant."
+    for name in ("nextgqa", "mvbench", "videomme", "tempcompass", "mmvu"):
+        assert protocols.load("temporal-r1@32f", name).max_frames == 32
+    assert protocols.load("temporal-r1", "mmvu").subset == "mc"
+    assert protocols.load("temporal-r1", "tempcompass").subset == "multi-choice"
+    assert protocols.load("temporal-r1", "nextgqa").aggregation == "Acc@QA"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +98,7 @@ def test_temporal_r1_as_printed() -> None:
     [
         ("nobody", "mmvu", "unknown protocol 'nobody'; known: ffr, lmms-eval"),
         ("video-r1@8f", "mmvu", "protocol video-r1 has no variant '8f' for mmvu: 16f, 32f, 64f"),
-        ("temporal-r1", "mmvu", "temporal-r1 does not say how mmvu is asked; it covers charades"),
+        ("temporal-r1", "lvbench", "temporal-r1 does not say how lvbench is asked; it covers char"),
         ("official@direct", "videomme", "has no variant 'direct' for videomme: subtitles"),
     ],
 )

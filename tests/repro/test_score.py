@@ -44,6 +44,25 @@ def replies(tmp_path: Path) -> Path:
     return write(tmp_path / "a.jsonl", *(choice(*each, n) for n, each in enumerate(said)))
 
 
+def test_intervals_are_compared_by_miou(tmp_path: Path) -> None:
+    """One line of JSON is nothing to Temporal-R1's no-think parser, and an interval to ours."""
+    said = ['{"start_time": "2.7", "end_time": "15.0"}', "2.0 - 8.5", "no idea"]
+    rows = (
+        {"id": n, "reply": each, "answer": "[2, 15]", "type": "temporal grounding"}
+        for n, each in enumerate(said)
+    )
+    file = write(tmp_path / "a.jsonl", *rows)
+    found = data(file, "--graders", "all")
+    means = {name: s["mIoU"] for name, s in found["graders"].items()}
+    assert means["temporal-r1-no-think"] == pytest.approx(0.5 / 3)
+    assert means["reelproof"] == pytest.approx((12.3 / 13 + 0.5) / 3)
+    low, high = found["spread"]["low"], found["spread"]["high"]
+    assert low["mIoU"] == 0.0 and high["mIoU"] == pytest.approx(means["reelproof"])
+    assert found["spread"]["spread"] == pytest.approx(means["reelproof"])
+    text = run(file, "--graders", "temporal-r1-no-think,reelproof").output
+    assert "mIoU" in text and "points of mIoU (temporal-r1-no-think to reelproof)" in text
+
+
 def test_the_spread_between_graders(replies: Path) -> None:
     found = data(replies, "--graders", "strict,reelproof,video-r1")
     scores = {name: s["micro"] for name, s in found["graders"].items()}

@@ -7,20 +7,24 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals import benchmarks, protocols
 from results.assumptions import Assumptions, load_assumptions, registered_margin
 from results.benchmarks import load_benchmarks
 from results.cells import cells, judge, runs_of
 from results.ledger import Run
 from results.policy import load_policy
 from results.printed import GREEN, Baseline, Model, Paper, Reported
+from results.protocol import Assumed, combinations, compare
 from results.reported import load_reported, paper_from
+from results.schema import Record
 from results.strict import Node, ReportedError, parse_yaml
 from results.verdict import Verdict
 
@@ -413,7 +417,51 @@ def test_every_assumption_answers_something_and_none_contradicts_another() -> No
     idle = [entry for place, entry in enumerate(ASSUMED.protocol) if not used[place]]
     assert not idle
     assert all(entry.source.startswith("chosen: ") for entry in ASSUMED.protocol)
-    assert all(entry.on == date(2026, 11, 21) for entry in (*ASSUMED.protocol, *ASSUMED.margins))
+    days = {entry.on for entry in (*ASSUMED.protocol, *ASSUMED.margins)}
+    assert days == {date(2026, 11, 21), date(2026, 11, 26)}
+
+
+@pytest.mark.parametrize(
+    ("part", "variants"),
+    [
+        ("readme_table/temporal-r1-3b-charades-think@768/charades_sta/", ["think"]),
+        ("readme_table/temporal-r1-3b-charades-think@768/activitynet_captions/", ["think"]),
+        ("readme_table/temporal-r1-3b-charades-no-think@768/charades_sta/", ["no-think"]),
+        ("readme_table/sft-3b-charades-no-think@768/activitynet_captions/", ["no-think"]),
+        ("readme_table/qwen2.5-vl-3b-instruct-no-think@768/charades_sta/", ["no-think"]),
+        ("readme_text_videoqa/qwen2.5-vl-3b-instruct@768/mvbench/", ["think", "no-think"]),
+    ],
+)
+def test_the_readme_of_temporal_r1_can_be_compared_with(part: str, variants: list[str]) -> None:
+    """Every field of a run under the protocol of the row's mode is stated or assumed, of the other
+    mode the prompt and the grader differ; each mode keeps its own grader."""
+    item = next(n for n in NUMBERS if n.id.startswith(f"temporal_r1/{part}"))
+    guesses = ASSUMED.about(item)
+    assert set(combination(guesses)) == {f"temporal-r1{v}" for v in graders(variants)}
+    for variant in ("think", "no-think"):
+        law = protocols.load(f"temporal-r1@{variant}", item.benchmark)
+        n = item.n or guesses["n"].values[0]
+        split = next(iter(benchmarks.card(item.benchmark).splits))
+        run = SimpleNamespace(
+            protocol=law.as_dict(), n=n, split=split, started="2026-11-27T00:00:00+00:00"
+        )
+        fields = compare(item.protocol, item.n, cast(Record, run), guesses)
+        differing = [f.name for f in fields if not f.comparable]
+        assert differing == ([] if variant in variants else ["prompt", "grader"])
+        run.protocol = {**law.as_dict(), "grader": "strict"}
+        fields = compare(item.protocol, item.n, cast(Record, run), guesses)
+        assert "grader" in [f.name for f in fields if not f.comparable]
+
+
+def graders(variants: list[str]) -> list[str]:
+    return ["" if v == "think" else "-no-think" for v in variants]
+
+
+def combination(guesses: dict[str, Assumed]) -> list[str]:
+    """Graders of the plausible protocols: one per mode, never crossed."""
+    several = {k: g for k, g in guesses.items() if len(g.values) > 1}
+    found = [c["grader"] for c in combinations(several) if "grader" in c]
+    return found or list(guesses["grader"].values)
 
 
 def test_registered_cells_are_answered_except_where_nobody_can() -> None:

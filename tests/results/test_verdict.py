@@ -258,6 +258,28 @@ def test_plausible_protocols_must_all_be_run_and_agree() -> None:
     assert {v.word for v in found.alternatives} == {"below", "reproduced"}
 
 
+def test_a_value_that_follows_another_field_comes_only_with_its_own() -> None:
+    """Two prompts, each with its grader: two plausible protocols, not four."""
+    open_both = Number(0.5, protocol={**STATED, "prompt": "unstated", "grader": "unstated"})
+    day = date(2026, 1, 1)
+    pairs = {
+        "prompt": Assumed(("video-r1", "think"), day),
+        "grader": Assumed(("own", "other"), day, follows="prompt"),
+    }
+
+    def asked(prompt: str, grader: str) -> list[Run]:
+        protocol = {**OURS, "prompt": prompt, "grader": grader}
+        return [replace_protocol(r, protocol) for r in answers(400, 201, 10, 3)]
+
+    plain, think = asked("video-r1", "own"), asked("think", "other")
+    assert judged(open_both, [*plain, *think], 0.03, assumed=pairs).word == "reproduced"
+    half = judged(open_both, plain, 0.03, assumed=pairs)
+    assert "prompt think, grader other was not run" in half.reason
+    found = judged(open_both, [*plain, *asked("think", "own")], 0.03, assumed=pairs)
+    assert found.word == "not comparable"
+    assert found.excluded == ("3 runs of another protocol (grader)",)
+
+
 def test_a_plausible_number_of_questions_is_a_plausible_protocol() -> None:
     two = {"n": Assumed((400, 200), date(2026, 1, 1))}
     unknown = Number(0.5, n=None)
