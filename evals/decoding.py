@@ -228,7 +228,7 @@ class Decoding:
         """A reader for one protocol, decoding ahead in these workers."""
         return video.Clips(protocol, keep, read=self.read, ahead=self.threads)
 
-    def read(self, wanted: video.Wanted, law: Protocol) -> VideoClip:
+    def read(self, wanted: video.Wanted, law: Protocol | video.Exactly) -> VideoClip:
         """As `evals.video.read_clip`; also raises TimedOut."""
         if wanted.rate is not None:  # pictures need no decoder that could hang
             return video.read_pictures(wanted, law)

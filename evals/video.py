@@ -301,18 +301,39 @@ class Wanted:
         return cls(sample.media, sample.modality, sample.span, sample.stop, sample.rate)
 
 
-def shown_of(info: Probe, wanted: Wanted, law: Protocol) -> Shown:
+_ANY = Protocol("any", clipped=True)  # only the part that it finds is looked at
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """Frames by number, ascending, within the question's part of a video; in a law's place."""
+
+    numbers: tuple[int, ...]
+
+
+def shown_of(info: Probe, wanted: Wanted, law: Protocol | Exactly) -> Shown:
     """What is shown of a video under a protocol's frame law.
 
-    Raises Undecodable where the question's part of the video holds no frame.
+    Raises Undecodable where the question's part of the video holds no frame, or not all that were
+    asked for by number.
     """
     try:
+        if isinstance(law, Exactly):
+            part = shown(_ANY, info.frames, info.fps, span=wanted.span, stop=wanted.stop)
+            asked = law.numbers
+            if not asked or list(asked) != sorted({i for i in asked if 0 <= i < part.total}):
+                raise Undecodable(
+                    f"{wanted.path}: frames asked for by number must ascend within 0 to "
+                    f"{part.total - 1}"
+                )
+            indices = tuple(part.first + i for i in law.numbers)
+            return Shown(indices, tuple(i / info.fps for i in indices), part.first, part.total)
         return shown(law, info.frames, info.fps, span=wanted.span, stop=wanted.stop)
     except NoFrames as error:
         raise Undecodable(f"{wanted.path}: {error}") from error
 
 
-def read_pictures(wanted: Wanted, law: Protocol) -> VideoClip:
+def read_pictures(wanted: Wanted, law: Protocol | Exactly) -> VideoClip:
     """A folder of pictures as a video at `wanted.rate` frames per second. Raises Undecodable."""
     assert wanted.rate is not None
     files = [p for p in archive.listing(wanted.path) if p.suffix.lower() in _PICTURES]
@@ -327,7 +348,7 @@ def read_pictures(wanted: Wanted, law: Protocol) -> VideoClip:
     return VideoClip(pixels, chosen.own, wanted.rate, chosen.total)
 
 
-def read_clip(wanted: Wanted, law: Protocol) -> VideoClip:
+def read_clip(wanted: Wanted, law: Protocol | Exactly) -> VideoClip:
     """Probe and decode in this process, by PyAV. Raises Undecodable."""
     if wanted.rate is not None:
         return read_pictures(wanted, law)

@@ -107,9 +107,11 @@ class Cache:
             known = self._digests.get(id(clip))
         if known is not None and known[0] is clip:
             return known[1]
-        shown = [clip.frames.shape, clip.indices, clip.fps, clip.total]
+        pictures = (clip.frames, *clip.images)
+        shown = [[p.shape for p in pictures], clip.indices, clip.fps, clip.total]
         digest = hashlib.sha256(json.dumps(shown).encode())
-        digest.update(clip.frames.tobytes())
+        for picture in pictures:
+            digest.update(picture.tobytes())
         with self._lock:
             self._digests[id(clip)] = (clip, digest.hexdigest())
             while len(self._digests) > _CLIPS:

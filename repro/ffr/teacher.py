@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -159,7 +160,7 @@ class Oracle:
 
     async def patch(self, failure: Failure) -> Patch | None:
         clip, evidence = failure.clip, failure.record.evidence
-        if clip is None or evidence is None:
+        if clip is None or not clip.indices or evidence is None:
             return None
         span = evidence.interval
         if failure.record.kind in ASKS_WHEN:
@@ -176,7 +177,7 @@ class RandomInterval:
 
     async def patch(self, failure: Failure) -> Patch | None:
         clip, evidence = failure.clip, failure.record.evidence
-        if clip is None or evidence is None:
+        if clip is None or not clip.indices or evidence is None:
             return None
         rng = np.random.default_rng(derive(failure.seed, "random_interval", failure.record.id))
         span: tuple[float, float] | None = evidence.interval
@@ -296,6 +297,14 @@ def named(text: str) -> Teacher:
     kind, _, rest = text.partition(":")
     if kind in OFFLINE and not rest:
         return OFFLINE[kind]()
+    if kind == "openai":
+        from repro.ffr.openai_teacher import OpenAITeacher
+
+        return OpenAITeacher.named(rest)
+    if kind == "replay" and rest:
+        from repro.ffr.cache import Cache, Replay
+
+        return Replay(Cache(Path(rest), readonly=True))
     raise BadInput(
         f"unknown teacher {text!r}; known: {', '.join(OFFLINE)}, replay:FILE, openai:MODEL@URL, "
         "remote:URL"

@@ -18,7 +18,7 @@ import pytest
 from evals.decoding import Decoding, Limits, Worker
 from evals.errors import BadInput, TimedOut, Undecodable
 from evals.types import Protocol, Sample
-from evals.video import Wanted, read_clip
+from evals.video import Exactly, Wanted, read_clip
 
 LAW = Protocol("test", fps=2.0, min_frames=4, max_frames=16)
 Writer = Callable[..., Path]
@@ -54,6 +54,20 @@ def test_workers_give_the_frames_of_this_process(mp4: Writer, decoder: str) -> N
     assert (there.frames == here.frames).all()
     assert (there.indices, there.fps, there.total) == (here.indices, here.fps, here.total)
     assert decoding.counts == {"decoded": 1}
+
+
+def test_frames_by_number(mp4: Writer, plain: Decoding) -> None:
+    """Numbers count from the start of the question's part."""
+    whole = read_clip(wanted(mp4(noise(40))), Exactly(tuple(range(40))))
+    assert whole.indices == tuple(range(40)) and whole.total == 40
+    part = Wanted(mp4(noise(40)), "video", (2.0, 5.0))
+    for read in (read_clip, plain.read):
+        clip = read(part, Exactly((0, 5, 12)))
+        assert (clip.frames == whole.frames[[8, 13, 20]]).all()
+        assert (clip.indices, clip.total) == ((0, 5, 12), 13)
+        for numbers in ((), (13,), (-1,), (5, 3), (2, 2)):
+            with pytest.raises(Undecodable, match="within 0 to 12"):
+                read(part, Exactly(numbers))
 
 
 def test_images_and_what_cannot_be_read(plain: Decoding, mp4: Writer, tmp_path: Path) -> None:
