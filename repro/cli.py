@@ -20,6 +20,7 @@ from repro.cli_ledger import compare, gate, ledger_, regress
 from repro.cli_results import export, list_, report, score, verify
 from repro.cli_run import rehearse, reproduce, train
 from repro.cli_select import select
+from repro.cli_teacher import teacher
 from repro.options import (
     PATH,
     arms_option,
@@ -255,7 +256,7 @@ def tiny_build(paper: str, out: Path | None, as_json: bool) -> None:
 
 for command in (
     list_, data, rehearse, reproduce, train, eval_, score, report, compare, verify, gate, regress,
-    ledger_, export, container,
+    ledger_, export, teacher, container,
 ):  # fmt: skip
     cli.add_command(command)
 data.add_command(select)

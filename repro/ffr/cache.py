@@ -37,12 +37,17 @@ KEPT: tuple[Status, ...] = ("none", "invalid", "leak_rejected", "refused")
 _CLIPS, _PATIENCE = 16, 60.0
 _TABLE = """CREATE TABLE IF NOT EXISTS repairs (
     key TEXT PRIMARY KEY, teacher TEXT NOT NULL, record TEXT NOT NULL, status TEXT NOT NULL,
-    patch TEXT, made REAL NOT NULL, expires REAL)"""
+    patch TEXT, made REAL NOT NULL, expires REAL, shown TEXT NOT NULL)"""
+
+_PUT = """INSERT INTO repairs VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
+    status = excluded.status, patch = excluded.patch, made = excluded.made,
+    expires = excluded.expires WHERE excluded.patch IS NOT NULL OR patch IS NULL"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kept repair. made, expires: seconds since 1970; patches do not expire."""
+    """A kept repair. made, expires: seconds since 1970; patches do not expire.
+    record: its id. shown: the clip's frame numbers, frames per second and number of frames."""
 
     key: str
     teacher: str
@@ -51,6 +56,7 @@ class Entry:
     patch: Patch | None
     made: float
     expires: float | None
+    shown: tuple[tuple[int, ...], float, int]
 
 
 class Cache:
@@ -83,7 +89,7 @@ class Cache:
             )  # fmt: skip
             if not readonly:
                 self._db.execute(_TABLE)
-            self._db.execute("SELECT key, expires FROM repairs LIMIT 1")
+            self._db.execute("SELECT key, shown FROM repairs LIMIT 1")
 
     def close(self) -> None:
         """Close the file."""
@@ -127,7 +133,7 @@ class Cache:
             return None
         return entry
 
-    def put(self, key: str, repair: Repair, teacher: str, record: str) -> None:
+    def put(self, key: str, repair: Repair, teacher: str, failure: Failure) -> None:
         """Keep an accepted patch, or for a while that there is none; other outcomes are not kept.
 
         A patch is never overwritten by the want of one.
@@ -137,13 +143,10 @@ class Cache:
         now = self._clock()
         text = as_json(repair.patch) if repair.patch else None
         expires = None if repair.patch else now + self.negative
+        shown = json.dumps(_shown(failure))
+        row = (key, teacher, failure.record.id, repair.status, text, now, expires, shown)
         with self._trouble(), self._lock:
-            self._db.execute(
-                "INSERT INTO repairs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-                "status = excluded.status, patch = excluded.patch, made = excluded.made, "
-                "expires = excluded.expires WHERE excluded.patch IS NOT NULL OR patch IS NULL",
-                (key, teacher, record, repair.status, text, now, expires),
-            )
+            self._db.execute(_PUT, row)
 
     def entries(self) -> Iterator[Entry]:
         """All that is kept, expired or not, oldest first."""
@@ -170,9 +173,16 @@ class Cache:
             raise BadInput(f"{self.path} is not a cache of patches; delete or rename it") from error
 
 
-def _entry(row: tuple[str, str, str, Status, str | None, float, float | None]) -> Entry:
-    key, teacher, record, status, text, made, expires = row
-    return Entry(key, teacher, record, status, parse(text) if text else None, made, expires)
+def _shown(failure: Failure) -> tuple[tuple[int, ...], float, int]:
+    clip = failure.clip
+    return (clip.indices, clip.fps, clip.total) if clip else ((), 1.0, 0)
+
+
+def _entry(row: tuple[str, str, str, Status, str | None, float, float | None, str]) -> Entry:
+    key, teacher, record, status, text, made, expires, shown = row
+    indices, fps, total = json.loads(shown)
+    patch = parse(text) if text else None
+    return Entry(key, teacher, record, status, patch, made, expires, (tuple(indices), fps, total))
 
 
 class Replay:

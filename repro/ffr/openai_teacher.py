@@ -36,8 +36,8 @@ from evals.video import read_clip
 from repro.ffr import tools as toolbox
 from repro.ffr.patch import SCHEMA, BadPatch, Patch, parse
 from repro.ffr.pictures import jpeg
-from repro.ffr.teacher import Down, Failure, Invalid, Late, Refused, spend
-from repro.ffr.tools import Budget, Picture, Read, Tools
+from repro.ffr.teacher import Down, Failure, Invalid, Late, Read, Refused, spend
+from repro.ffr.tools import Budget, Picture, Tools
 
 KEY = "REPRO_TEACHER_KEY"
 #: Pixels of one of the student's frames (paper, App. D.3), and characters of the student's reply

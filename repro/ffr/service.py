@@ -188,9 +188,7 @@ class Service:
                 if key and self._running.get(key) is task:
                     del self._running[key]
             if key and self.cache is not None:
-                await asyncio.to_thread(
-                    self.cache.put, key, repair, self.teacher.id, failure.record.id
-                )
+                await asyncio.to_thread(self.cache.put, key, repair, self.teacher.id, failure)
         self.counts[repair.status] += 1
         self.counts.update(spent)
         return replace(repair, usage=dict(spent), seconds=time.monotonic() - began)

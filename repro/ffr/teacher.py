@@ -28,13 +28,17 @@ import numpy as np
 from evals.errors import BadInput
 from evals.errors import Failure as Fault
 from evals.seeds import derive
+from evals.types import Protocol as FrameLaw
 from evals.types import Sample, VideoClip
+from evals.video import Exactly, Wanted, read_clip
 from repro.ffr.patch import MOST_FRAMES, Patch, Region
 
 Status = Literal[
     "ok", "cached", "retry", "none", "timeout", "backend_error", "invalid", "leak_rejected",
     "refused", "circuit_open",
 ]  # fmt: skip
+
+Read = Callable[[Wanted, FrameLaw | Exactly], VideoClip]
 
 #: A wide window's length in lengths of the evidence and in shares of the clip; from this share on
 #: it says nothing and no patch is given (chosen).
@@ -113,6 +117,14 @@ class Leaks(TeacherFault):
     """Every patch gave the answer away."""
 
     status = "leak_rejected"
+
+
+class Ended(TeacherFault):
+    """Another service already did what could be done; `status` is what it found."""
+
+    def __init__(self, status: Status):
+        super().__init__(status)
+        self.status = status  # type: ignore[misc]
 
 
 class Teacher(Protocol):
@@ -292,15 +304,22 @@ OFFLINE: Mapping[str, Callable[[], Teacher]] = {
 }
 
 
-def named(text: str) -> Teacher:
-    """A teacher by the name that recipes and the command line use. Raises BadInput."""
+def named(text: str, read: Read | None = None) -> Teacher:
+    """A teacher by the name that recipes and the command line use. Raises BadInput.
+
+    read: how its tools read videos, by default in this process.
+    """
     kind, _, rest = text.partition(":")
     if kind in OFFLINE and not rest:
         return OFFLINE[kind]()
     if kind == "openai":
         from repro.ffr.openai_teacher import OpenAITeacher
 
-        return OpenAITeacher.named(rest)
+        return OpenAITeacher.named(rest, read or read_clip)
+    if kind == "remote":
+        from repro.ffr.remote import Remote
+
+        return Remote(rest)
     if kind == "replay" and rest:
         from repro.ffr.cache import Cache, Replay
 

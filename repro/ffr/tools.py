@@ -14,19 +14,16 @@ for one failure. The release has no executor (D5).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from evals.errors import Failure as Fault
-from evals.types import Protocol, VideoClip
 from evals.video import Exactly, Wanted
 from repro.ffr.pictures import crop, jpeg
-from repro.ffr.teacher import Failure
+from repro.ffr.teacher import Failure, Read
 
-Read = Callable[[Wanted, Protocol | Exactly], VideoClip]
 #: How the protocol's text and the order of arguments are read; raised when either changes.
 VERSION = 1
 

@@ -30,6 +30,9 @@ from repro.ffr.pictures import LINE, crop, jpeg
 from repro.ffr.service import Limits, Service
 from repro.ffr.teacher import Failure, Repair, named
 from repro.ffr.tools import Budget, Call, Tools, calls
+from tests.evals.test_served import server as tiny_server
+
+__all__ = ["tiny_server"]  # a fixture
 
 SECRET = "sk-reelproof-not-a-real-key"
 EXPECTED = Patch("spatial", (1, 2), ("1 s to 2 s",), (), "Look at frames 1 and 2.")
@@ -334,3 +337,17 @@ def test_a_key_that_is_none(failure: Failure, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(BadInput) as caught:
         asyncio.run(OpenAITeacher("m", "http://127.0.0.1:9/v1").patch(failure))
     assert "lines" not in str(caught.value)
+
+
+# --- a real model --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_model_behind_a_real_server(tiny_server: str, failure: Failure) -> None:
+    """The tiny student is no teacher: it sees the pictures, answers in its own format, and what it
+    says is no patch."""
+    teacher = OpenAITeacher.named(f"{tiny_server}?guided=0&tokens=40&temperature=0&patience=300")
+    with Service(teacher, Gate(), limits=replace(LIMITS, timeout=300)) as service:
+        (repair,) = service.start([failure]).result(700)
+    assert repair.status == "invalid" and repair.usage["calls"] == 2
+    assert repair.usage["prompt_tokens"] > 2 * 4 * 4 and repair.usage["completion_tokens"] > 0

@@ -290,7 +290,7 @@ def test_no_patch_is_remembered_for_a_while(tmp_path: Path) -> None:
         now[0] += 10**9
         assert statuses(service.start([FAILURE]).result(LONG)) == ["cached"]
     key = cache.key(teacher.id, FAILURE)
-    cache.put(key, Repair("refused"), teacher.id, "q")  # never in place of a patch
+    cache.put(key, Repair("refused"), teacher.id, FAILURE)  # never in place of a patch
     assert (entry := cache.get(key)) is not None and entry.patch == PATCH
 
 
@@ -334,12 +334,14 @@ import sys
 from pathlib import Path
 from repro.ffr.cache import Cache
 from repro.ffr.patch import Patch
-from repro.ffr.teacher import Repair
+from evals.types import Sample
+from repro.ffr.teacher import Failure, Repair
 cache = Cache(Path(sys.argv[1]))
+failure = Failure(Sample("q", "?", "numerical", "1", "text", None), None, "", None, 0.0, 0)
 for i in range(40):
     patch = Patch("spatial", (i,), (), (), f"Look, says {sys.argv[2]}.")
-    cache.put(f"{sys.argv[2]}-{i}", Repair("ok", patch), "t", "q")
-    cache.put(f"shared-{i}", Repair("ok", patch), "t", "q")
+    cache.put(f"{sys.argv[2]}-{i}", Repair("ok", patch), "t", failure)
+    cache.put(f"shared-{i}", Repair("ok", patch), "t", failure)
 """
 
 
@@ -349,7 +351,7 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     assert [w.wait() for w in writers] == [0] * 3
     cache = Cache(path, readonly=True)
     assert len(cache) == 160 and all(entry.patch for entry in cache.entries())
-    cache.put("x", Repair("ok", PATCH), "t", "q")
+    cache.put("x", Repair("ok", PATCH), "t", FAILURE)
     assert len(cache) == 160
 
 
@@ -375,7 +377,7 @@ def test_replay_gives_what_is_kept_and_nothing_else(cache: Cache) -> None:
     with Service(Replay(cache), Gate(), limits=QUICK) as service:
         found = service.start([FAILURE, replace(FAILURE, reply="else")]).result(LONG)
     assert statuses(found) == ["ok", "none"] and found[0].patch == PATCH
-    cache.put("k", Repair("ok", PATCH), "another@1", "q")
+    cache.put("k", Repair("ok", PATCH), "another@1", FAILURE)
     with pytest.raises(BadInput, match=r"another@1, scripted@1: name one"):
         Replay(cache)
 
