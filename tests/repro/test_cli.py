@@ -50,7 +50,7 @@ def test_help_has_an_example(path: tuple[str, ...]) -> None:
 def test_the_list_of_commands_is_the_promised_one() -> None:
     assert set(cli.commands) == {
         "list", "doctor", "plan", "rehearse", "reproduce", "train", "eval", "score", "report",
-        "compare",
+        "compare", "teacher",
         "verify", "gate", "regress", "ledger", "export", "smoke", "tiny", "data", "container",
     }  # fmt: skip
     for line in run("--help").output.split("Commands:")[1].splitlines():
