@@ -30,7 +30,7 @@ from evals.rows import RowFile
 from evals.run import Work, stream, summary
 from evals.types import Decoding as Drawing
 from evals.types import Outcome, Protocol, Row
-from repro import __version__, machine
+from repro import __version__, films, machine
 from repro import weights as checkpoints
 from repro.arm import start_checkpoint
 from repro.folder import write_json
@@ -212,6 +212,7 @@ def measure(
         record, [asdict(row) for row in rows], out,
         curves=home / ledger.CURVES if done else None,
         tokens=home / ledger.TOKENS if done and (home / ledger.TOKENS).exists() else None,
+        strips=() if probe else films.strips(benchmark, limit),
     )  # fmt: skip
     _further(record, rows, benchmark, out)
     write_json(out / WORK, _cost(work, rows, means.decoding))

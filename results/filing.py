@@ -134,7 +134,8 @@ def _file(run: Run, target: Path, dry_run: bool) -> Filed:
         "tokens": run.directory / run.record.tokens["path"] if run.record.tokens else None,
     }
     kept = {name: value for name, value in data.items() if name not in COMPUTED}
-    ledger.write(kept, [asdict(row) for row in run.rows], target, **stored)
+    rows = [asdict(row) for row in run.rows]
+    ledger.write(kept, rows, target, **stored, strips=run.strips)
     return Filed(target, "filed")
 
 

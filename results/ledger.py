@@ -4,6 +4,7 @@
     <run>/rows.jsonl.gz   one row per reply, sorted by (id, k); the record carries its sha256
     <run>/metrics.jsonl   one line per optimizer step, when the run trained a model
     <run>/tokens.json     a few completions with the scores of every token
+    <run>/strips.json     films of a few located questions, for the report's timeline
 
 A score is the mean over questions of the mean over a question's replies, a fraction in 0..1.
 The record is written last, so a directory holds a whole run or none. Writers of one directory
@@ -45,11 +46,13 @@ from results.schema import (
     parse,
     record_from,
     rows_from,
+    strips_from,
     temperature,
     tokens_from,
 )
 
 RECORD, ROWS, CURVES, TOKENS = "record.json", "rows.jsonl.gz", "metrics.jsonl", "tokens.json"
+STRIPS = "strips.json"  # no number comes from it: the record does not name it
 LOST = ("undecodable", "timeout")  # such a question was never asked: one row stands for it
 LOCK = ".record.lock"  # of writers; gone when the last one leaves
 TOLERANCE = 5e-7  # a score stored with six decimals still verifies
@@ -69,13 +72,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Run:
-    """A record with its rows, its curves (step order, a gap is None) and its token view."""
+    """A record with its rows, its curves (step order, a gap is None), token view and films."""
 
     record: Record
     rows: tuple[Row, ...]
     curves: tuple[Mapping[str, Any], ...] = ()
     tokens: tuple[Mapping[str, Any], ...] = ()
     directory: Path | None = None
+    strips: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def temperature(self) -> float:
@@ -227,7 +231,9 @@ def _read(folder: Path, content: bytes) -> Run:
     if record.tokens is not None:
         at = folder / record.tokens["path"]
         tokens = tokens_from(decode(_content(at), str(at)), str(at))
-    return Run(record, rows, curves, tokens, folder)
+    at = folder / STRIPS
+    strips = strips_from(decode(_content(at), str(at)), str(at)) if at.is_file() else ()
+    return Run(record, rows, curves, tokens, folder, strips)
 
 
 # --- writing -------------------------------------------------------------------------------
@@ -240,13 +246,15 @@ def write(
     *,
     curves: Path | None = None,
     tokens: Path | None = None,
+    strips: Sequence[Mapping[str, Any]] = (),
 ) -> Run:
     """File a run atomically and return it as read back; returns the same bytes for the same run.
 
     record: the fields of Record; `schema`, `n`, `samples`, `score`, `outcomes`, `by_tag`, `rows`,
     `curves` and `tokens` are computed here, and where given they must agree with the rows. What a
     host cannot tell (batch, image, gpu_hours, finished, the driver) may be left out.
-    curves, tokens: a metrics.jsonl and a tokens.json to keep beside it.
+    curves, tokens: a metrics.jsonl and a tokens.json to keep beside it. strips: what strips.json
+    holds (schema.strips_from).
     Raises LedgerError before anything is written.
     """
     folder = Path(directory)
@@ -266,13 +274,18 @@ def write(
         files[TOKENS] = tokens.read_bytes()
         tokens_from(decode(files[TOKENS], str(tokens)), str(tokens))
         data["tokens"] = {"path": TOKENS}
+    if strips:
+        films = json.dumps(list(strips))
+        strips_from(films)
+        files[STRIPS] = films.encode("ascii")
     checked = record_from(data)
     if differences := verify(Run(checked, ordered)):
         raise LedgerError(f"the record contradicts its rows: {'; '.join(differences)}")
     text = json.dumps({f.name: data[f.name] for f in fields(Record)}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     with turn(folder):
-        (folder / RECORD).unlink(missing_ok=True)  # a half-replaced run must not look whole
+        for old in (RECORD, STRIPS):  # a half-replaced run must not look whole
+            (folder / old).unlink(missing_ok=True)
         for name, content in files.items():
             write_atomically(folder / name, content)
         write_atomically(folder / RECORD, (text + "\n").encode("ascii"))

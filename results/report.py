@@ -1,7 +1,7 @@
 """The report: one HTML file that asks nothing of the network.
 
-    of a run    headline claim · comparisons · scores · curves · envelope · tokens · outcomes
-                · families · flips · alarms · cost · history · provenance
+    of a run    headline claim · comparisons · scores · curves · envelope · tokens · timeline
+                · outcomes · families · flips · alarms · cost · history · provenance
     of all      counts by word · scoreboard · differences with margins · the papers' claims
                 · a card per number; then every micro profile as above, in a part of its own
 
@@ -29,12 +29,14 @@ from results.sections.headline import comparisons, hero
 from results.sections.parts import View
 from results.sections.provenance import provenance as provenance_section
 from results.sections.provenance import whole_provenance
+from results.sections.timeline import timeline
 from results.sections.tokens import tokens
 from results.sections.training import alarms, cost, curves, envelope
 from results.verdict import Claim, Policy, count, load_policy, registered
 
 _SECTIONS = (
-    comparisons, scores, curves, envelope, tokens, outcomes, families, flips, alarms, cost, history,
+    comparisons, scores, curves, envelope, tokens, timeline, outcomes, families, flips, alarms,
+    cost, history,
 )  # fmt: skip
 _ANCHOR = re.compile(r'<section id="([a-z0-9_-]+)">')
 _LOGO = (

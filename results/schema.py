@@ -391,6 +391,42 @@ def tokens_from(text: str, where: str = "tokens.json") -> tuple[Mapping[str, Any
     return tuple(data)
 
 
+STRIPS_LIMIT = 256 * 1024  # bytes of strips.json, so that a report stays small
+
+
+def strips_from(text: str, where: str = "strips.json") -> tuple[Mapping[str, Any], ...]:
+    """Films of a few located questions: how long, the true intervals in seconds, the right letter
+    ("" without one), and small WebP pictures in base64, evenly spread over the film.
+    """
+    if len(text) > STRIPS_LIMIT:
+        raise LedgerError(f"{where} is larger than {STRIPS_LIMIT >> 10} KiB")
+    item = _keys(
+        {"id": _TEXT, "question": _TEXT, "letter": _is(str), "seconds": _is(float),
+         "truths": _is(list), "pictures": _is(list)}
+    )  # fmt: skip
+    data = parse(text, where)
+    _is(list)(data, where)
+    for index, film in enumerate(data, 1):
+        at = f"{where}, film {index}"
+        item(film, at)
+        if not film["seconds"] > 0 or not film["truths"]:
+            raise LedgerError(f"{at} needs seconds above 0 and a true interval")
+        for truth in film["truths"]:
+            _is(list)(truth, f"{at}.truths")
+            if len(truth) != 2:
+                raise LedgerError(f"{at}.truths: an interval has two ends, not {len(truth)}")
+            for end in truth:
+                _is(float)(end, f"{at}.truths")
+        for picture in film["pictures"]:
+            _is(str)(picture, f"{at}.pictures")
+            if not _BASE64.fullmatch(picture):
+                raise LedgerError(f"{at}.pictures must be base64")
+    return tuple(data)
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+
+
 def parse(text: str, where: str, *, gaps: bool = False) -> Any:
     """JSON without duplicate keys; NaN and infinities are refused, or None where `gaps`."""
 
