@@ -46,14 +46,15 @@ def pictures(path: Path, filming: Filming) -> Iterator[tuple[float, npt.NDArray[
     nothing to see.
     """
     with opened(path) as (container, stream):
+        wanted = _wanted(container, stream, filming.fps)
+    with opened(path) as (container, stream):
         context = stream.codec_context
         context.thread_count = 1
         shape = size_of(context.width, context.height, filming.pixels, _shape(stream))
-        first, due, rate = 0.0, 0, float(stream.average_rate or 25)
-        for number, frame in enumerate(_decoded(container, stream)):
-            seconds = number / rate if frame.pts is None else float(frame.pts * frame.time_base)
-            first = seconds if not number else first
-            seconds -= first
+        first, due, rate = min(wanted, default=0), 0, float(stream.average_rate or 25)
+        for number, frame in enumerate(_decoded(container, stream, wanted)):
+            known = bool(wanted) and frame.pts is not None
+            seconds = float((frame.pts - first) * frame.time_base) if known else number / rate
             if seconds + _NOW < due / filming.fps:
                 continue
             yield seconds, _upright(frame, *shape)
@@ -62,16 +63,53 @@ def pictures(path: Path, filming: Filming) -> Iterator[tuple[float, npt.NDArray[
         raise Undecodable(f"{path}: no frame of it can be decoded")
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames up to the end, or to where the stream breaks off."""
-    import av
+def _wanted(container: Any, stream: Any, fps: float) -> frozenset[int]:
+    """Times of the frames that will be taken, from the heads of the packets; none where these do
+    not say."""
+    times: list[int] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                if packet.pts is None:
+                    return frozenset()
+                times.append(packet.pts)
+    except av_error():
+        pass  # decoding will come as far
+    times.sort()
+    found, due = set(), 0
+    for time in times:
+        seconds = float((time - times[0]) * stream.time_base)
+        if seconds + _NOW >= due / fps:
+            found.add(time)
+            due = math.floor((seconds + _NOW) * fps) + 1
+    return frozenset(found)
 
-    frames = container.decode(stream)
+
+def _decoded(container: Any, stream: Any, wanted: frozenset[int]) -> Iterator[Any]:
+    """Frames up to the end, or to where the stream breaks off.
+
+    Of the frames that are not wanted, those that no other frame refers to are not decoded; this
+    changes no pixel of the others.
+    """
+    context = stream.codec_context
+    packets = container.demux(stream)
     while True:
         try:
-            yield next(frames)
-        except (StopIteration, av.FFmpegError):
+            packet = next(packets)
+            spare = bool(wanted) and packet.pts is not None and packet.pts not in wanted
+            context.skip_frame = "NONREF" if spare else "DEFAULT"
+            frames = packet.decode()
+        except (StopIteration, av_error()):
             return
+        yield from frames
+
+
+def av_error() -> type[Exception]:
+    """What PyAV raises for a damaged file."""
+    import av
+
+    error: type[Exception] = av.FFmpegError
+    return error
 
 
 def _shape(stream: Any) -> float:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from evals.errors import BadInput, Undecodable
 from evals.video import NoPictures
+from repro.mvp.synthesis import films
 from repro.mvp.synthesis.embed import BuiltIn, Clip, Embedder, embedder
 from repro.mvp.synthesis.films import Filming, jpeg, pictures, size_of
 from repro.mvp.synthesis.store import Store
@@ -42,6 +43,40 @@ def test_a_variable_rate_is_read_by_times(tmp_path: Path) -> None:
     found_times, found = seen(path)
     assert [scenes.read_number(p) for p in found] == [0, 3, 5, 6, 8, 10]
     assert found_times == pytest.approx([0, 1.3, 2.0, 4.7, 5.0, 6.2], abs=0.01)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "mpeg4"])
+def test_what_is_left_out_changes_no_pixel(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that nothing refers to are not decoded unless they are wanted; at 5 pictures a second,
+    so that some of the wanted ones are such."""
+    import av
+
+    path, rng = tmp_path / "film.mkv", np.random.default_rng(0)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 112, 168, "yuv420p"
+        stream.options = {
+            "g": "60",
+            "bf": "3",
+            "b-pyramid": "normal",
+            "log-level": "error",
+            "deadline": "realtime",
+            "cpu-used": "8",
+        }
+        for n, picture in enumerate(scenes.frames(0, 8, 25)):
+            noisy = picture.astype(int) + rng.integers(0, 9 * (1 + n % 3), picture.shape)
+            frame = av.VideoFrame.from_ndarray(noisy.clip(0, 255).astype(np.uint8), format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    filming = Filming(fps=5.0)
+    times, quick = seen(path, filming)
+    kept = films._decoded
+    monkeypatch.setattr(films, "_decoded", lambda c, s, wanted: kept(c, s, frozenset()))
+    plain_times, plain = seen(path, filming)
+    assert times == plain_times and len(times) == 40
+    assert all((a == b).all() for a, b in zip(quick, plain, strict=True))
 
 
 def test_a_film_of_a_phone_stands_upright(tmp_path: Path, mp4: Callable[..., Path]) -> None:
