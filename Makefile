@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor smoke test test-slow test-vllm test-container lint image image-smoke bench gpu-check regress report clean
+.PHONY: help setup doctor smoke test test-slow test-vllm test-container lint image image-smoke bench gpu-check reproduce-all regress report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 18
@@ -21,6 +21,9 @@ setup: $(READY)  ## Create .venv from the pinned files; runs again only when the
 
 $(READY): requirements/cpu.txt requirements/install.py pyproject.toml
 	@$(PYTHON) requirements/install.py
+
+reproduce-all: $(READY)  ## The micro profile of every paper, ending in one scoreboard
+	@$(BIN)/repro reproduce all
 
 reproduce-%: $(READY)  ## Train, evaluate and report a paper: make reproduce-ktr [PROFILE=paper]
 	@$(BIN)/repro reproduce $(subst -,_,$*) --profile $(PROFILE)

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 @arms_option
 @seeds_option
 @jobs_option
-@click.option("--out", type=PATH, help="Run folder.  [default: runs/PAPER-PROFILE]")
+@click.option(
+    "--out", type=PATH, help="Run folder; of all, the one above.  [default: runs/PAPER-PROFILE]"
+)
 @click.option(
     "--stage", "stages", multiple=True,
     type=click.Choice(["score-released", "sft", "train", "eval", "report"]),
@@ -55,7 +57,8 @@ def reproduce(
     out: Path | None, stages: tuple[str, ...], gpus: int | None, steps: int | None,
     limit: int | None, fresh: bool,
 ) -> None:  # fmt: skip
-    """The whole chain: train every arm and seed, evaluate, report.
+    """The whole chain: train every arm and seed, evaluate, report; `all` for every paper in turn,
+    in the micro profile, with one scoreboard at the end.
 
     Run it again after an interruption: it continues, and repeats no finished arm. In profile paper
     score-released comes first: released checkpoints on every cell of the paper's main table.
@@ -64,14 +67,33 @@ def reproduce(
     Examples:
       repro reproduce ktr
       repro reproduce ktr --seeds 0,1,2,3,4 --out runs/ktr-five
+      repro reproduce all
       repro reproduce ktr --profile paper --stage score-released --stage report
     """
-    from repro import machine
+    from repro.everything import PROFILE, reproduce_all
     from repro.recipe import Recipe
+
+    run = partial(
+        _reproduce, arms=arms, seeds=seeds, jobs=jobs, stages=stages, gpus=gpus, steps=steps,
+        limit=limit, fresh=fresh,
+    )  # fmt: skip
+    if recipe == "all":
+        if arms or stages or profile != PROFILE:
+            raise click.UsageError("all papers share no arms, and only the micro profile")
+        click.echo(reproduce_all(run, out or Path("runs")), nl=False)
+        return
+    chosen = Recipe.load(recipe, profile)
+    run(chosen, out or Path("runs") / f"{chosen.paper}-{chosen.profile_name}")
+
+
+def _reproduce(
+    chosen: Recipe, folder: Path, *, arms: str | None, seeds: tuple[int, ...], jobs: int | None,
+    stages: tuple[str, ...], gpus: int | None, steps: int | None, limit: int | None, fresh: bool,
+) -> None:  # fmt: skip
+    from repro import machine
     from repro.reproduce import Scope, reproduce
     from repro.stages import default
 
-    chosen = Recipe.load(recipe, profile)
     scope = Scope(
         arms=tuple(chosen.arm(name).name for name in words(arms) or chosen.run),
         seeds=seeds or chosen.seeds,
@@ -81,8 +103,7 @@ def reproduce(
         processes=gpus or (max(1, len(machine.cards())) if chosen.scoring else 1),
     )
     if not chosen.scoring and scope.stages & {"score-released", "sft"}:
-        raise click.UsageError(f"profile {profile} has no stage score-released or sft")
-    folder = out or Path("runs") / f"{chosen.paper}-{chosen.profile_name}"
+        raise click.UsageError(f"profile {chosen.profile_name} has no stage score-released or sft")
     with exits.continues():
         reproduce(chosen, folder, scope, jobs or default_jobs(), fresh=fresh)
 

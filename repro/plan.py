@@ -134,7 +134,8 @@ def forecast(
 ) -> Forecast:  # fmt: skip
     """The cost of training and evaluating `arms` x `seeds`. Raises BadInput for an unknown card."""
     trainers = [recipe.arm(name).trainer for name in arms]
-    each = [t.max_steps * t.prompts_per_step * t.num_generations for t in trainers]
+    sampling = [recipe.arm(name).trainer for name in arms if recipe.arm(name).method != SUPERVISED]
+    each = [t.max_steps * t.prompts_per_step * t.num_generations for t in sampling]
     known = bill(recipe, arms, seeds, hardware or Hardware()) if _computable(recipe) else None
     return Forecast(
         paper=recipe.paper,
@@ -173,8 +174,12 @@ def _unknown(recipe: Recipe) -> list[str]:
     for name, section in (("model", recipe.model), ("data", recipe.data)):
         found += [f"{name}.{key}" for key, v in asdict(section).items() if v == UNRESOLVED]
     found += [f"size of {n.key}" for n in needs.needs(recipe) if n.bytes is None]
-    uncounted = dict.fromkeys(a.benchmark for a in grid(recipe) if a.questions is None)
-    return [*found, *(f"questions of Video-R1's file of {name}" for name in uncounted)]
+    uncounted = dict.fromkeys(
+        f"Video-R1's file of {a.benchmark}" if a.protocol.subset else a.benchmark
+        for a in grid(recipe)
+        if a.questions is None
+    )
+    return [*found, *(f"questions of {name}" for name in uncounted)]
 
 
 # --- the bill ------------------------------------------------------------------------------
@@ -274,8 +279,13 @@ def _asked(recipe: Recipe, mean: float) -> Asked:
 
 
 def _seen(shown: Protocol, frames: int) -> cost.Clip:
-    """A clip of that many frames, each as large as the protocol lets it be."""
-    return cost.clip(frames, shown.min_pixels, frame_pixels(shown, frames))
+    """A clip of at most that many frames, each as large as the protocol lets it be: of those that
+    share `total_pixels`, one whose frames are cut to whole tiles with the least loss."""
+    counts = [frames]
+    while shown.total_pixels and counts[-1] // 2 >= shown.min_frames:
+        counts.append(counts[-1] // 2)
+    clips = [cost.clip(n, shown.min_pixels, frame_pixels(shown, n)) for n in counts]
+    return max(clips, key=lambda clip: clip.tokens)
 
 
 @dataclass(frozen=True)

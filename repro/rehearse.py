@@ -44,13 +44,12 @@ STEPS = 2
 FAR = 240.0  # seconds that the first step of a killed training may take (chosen)
 COMMIT = "0" * 40
 
-#: Dotted key of the profile -> (value, why it is not the paper's).
+#: Dotted key of the profile -> (value, why it is not the paper's). Of the arms the first two run.
 CUTS: Mapping[str, tuple[Any, str]] = {
     "seeds": ([0], "one seed trains like another"),
     "trainer.prompts_per_step": (2, "a prompt for each of two processes"),
     "trainer.max_completion_length": (16, "a random student never ends by itself"),
     "trainer.save_steps": (1, "so that there is something to continue from after a kill"),
-    "trainer.use_vllm": (False, "vLLM wants a GPU, or an environment of its own"),
     "scoring.seeds": ([0, 1], "two re-scores show that they vary"),
     "scoring.batches": ([8, 4], "likewise"),
     "scoring.engine": ("transformers", "vLLM wants a GPU, or an environment of its own"),
@@ -181,10 +180,11 @@ class _Rehearsal:
 
     def _records(self, root: Path) -> str:
         manifest = Manifest.load(self.original.paper)
-        few = _few(manifest)
-        published = root / manifest.file.name
-        made.save(published, _published(few))
-        made.on_disk(root, [r["path"].removeprefix("./") for r in _published(few)])
+        few, own = _few(manifest), training.schema(manifest.paper)
+        published, rows = root / manifest.file.name, _published(few)
+        made.save(published, [own.published(row) for row in rows] if own else rows)
+        rows = training.published_rows(few, published)
+        made.on_disk(root, [r["path"].removeprefix("./") for r in rows])
         report = training.verify(few, published, root)
         _only(report.findings, training.NOTES, "the made training records")
         built = training.build(few, root / training.RECORDS, published=published)
@@ -205,14 +205,22 @@ class _Rehearsal:
         """The paper's own file, its profile renamed, with the weights and `CUTS` put in."""
         raw = yaml.safe_load(self.original.file.read_text(encoding="utf-8"))
         profile = raw["profiles"][self.original.profile_name]
-        models = {
+        models: dict[str, Any] = {
             "model.id": str(self.out / "models" / "start"), "model.architecture": None,
             "data.repository": None, "sft.model.id": str(self.out / "models" / "start"),
             "sft.model.architecture": None, "sft.data.repository": None,
             "scoring.released": str(self.out / "models" / "released"),
+            "run": list(self.original.run[:2]),
         }  # fmt: skip
+        if self.original.scoring and self.original.scoring.beside:
+            named = (arm for arm, _ in self.original.scoring.public[1:])
+            models["scoring.beside"] = [f"{arm}={models['scoring.released']}" for arm in named]
+        for body in profile.get("arms", {}).values():
+            body["trainer"].pop("gradient_accumulation_steps", None)  # few records a step
         for key, value in {**models, **{k: v for k, (v, _) in CUTS.items()}}.items():
             section, _, leaf = key.rpartition(".")
+            if section.startswith("sft") and self.original.sft is None:
+                continue
             place = profile
             for part in section.split(".") if section else ():
                 place = place[part]

@@ -193,7 +193,7 @@ def build_board(
             for column in ([e.score for e in entries], [e.trained for e in entries])
         ]
         boards.append(PaperBoard(paper, tuple(entries), *words))
-    return Board(tuple(boards), _micro(runs, policy), policy)
+    return Board(tuple(boards), micro_boards(runs, policy), policy)
 
 
 def report_json(board: Board) -> str:
@@ -287,7 +287,8 @@ def _frames(number: Reported) -> str:
     return "" if frames == UNSTATED else str(frames)
 
 
-def _micro(runs: Sequence[Run], policy: Policy) -> tuple[MicroBoard, ...]:
+def micro_boards(runs: Sequence[Run], policy: Policy) -> tuple[MicroBoard, ...]:
+    """The micro profile's whole runs, by paper and benchmark, with the registered claims."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         r = run.record

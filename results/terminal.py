@@ -2,6 +2,7 @@
 
 summary_text   arms with their scores and gains, then the registered claims (any profile)
 board_text     printed numbers that were measured, each with its word and what stands behind it
+micro_text     every registered claim of the micro profile, paper by paper
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from results.charts import MINUS, ends, percent, signed
 from results.ledger import Run
 from results.policy import Policy, load_policy
 from results.schema import OUTCOMES
-from results.scoreboard import Asked, AskedClaim, Board, Entry
+from results.scoreboard import Asked, AskedClaim, Board, Entry, MicroBoard
 from results.sections.parts import View
 from results.verdict import Claim, count
 
@@ -120,6 +121,25 @@ def summary_text(
         lines.append(
             f"  {count(len(partial), 'partial run')} left out: {', '.join(sorted(partial))}"
         )
+    return "\n".join(lines) + "\n"
+
+
+def micro_text(boards: Sequence[MicroBoard], kept: Sequence[MicroBoard] = ()) -> str:
+    """One line a claim: method, baseline, points, the word, and that of the committed runs."""
+    words = {
+        (board.paper, claim.method, claim.baseline): claim.text
+        for board in kept
+        for claim in board.claims
+    }
+    lines = [f"{'paper':<12}{'claim':<39}{'points':>6}  {'these runs':<20}committed runs"]
+    for board in boards:
+        for claim in board.claims:
+            name = f"{label(claim.method)} {MINUS} {label(claim.baseline)}"
+            points = "" if claim.delta is None else signed(claim.delta)
+            known = words.get((board.paper, claim.method, claim.baseline), "")
+            lines.append(
+                f"{board.paper:<12}{name:<39}{points:>6}  {claim.text:<20}{known}".rstrip()
+            )
     return "\n".join(lines) + "\n"
 
 

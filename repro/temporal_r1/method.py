@@ -9,7 +9,6 @@ rewards of the same kind (repro.core.advantages).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +24,11 @@ from repro.core.types import Group, Record
 from repro.temporal_r1.rewards import Reward, grounding_reward, of_record
 from repro.temporal_r1.switches import Switches
 
-__all__ = ["METHODS", "SELECTED", "TemporalR1", "chosen_records", "grounding_reward"]
+__all__ = ["METHODS", "TemporalR1", "chosen_records", "grounding_reward"]
 
-SELECTED = Path(__file__).with_name("selected.json")
+#: Ids that `repro data select --recipe temporal_r1 --keep 10% --by family` kept for the micro
+#: profile; selection.json beside it says how.
+SELECTED = Path(__file__).with_name("selected.ids")
 #: Share of a step's groups with unequal rewards, by kind of question, as metrics.jsonl calls it.
 SIGNAL = {
     "multiple choice": "signal_what", "temporal grounding": "signal_when",
@@ -84,13 +85,13 @@ class TemporalR1(Method):
 
 
 def chosen_records(records: Sequence[Record], which: str, seed: int) -> list[Record]:
-    """All of them; those that selected.json names; or (`random`) as many, drawn under `seed`.
+    """All of them; those that selected.ids names; or (`random`) as many, drawn under `seed`.
 
-    Raises BadInput where selected.json names a record that is not there.
+    Raises BadInput where selected.ids names a record that is not there.
     """
     if which == "all":
         return list(records)
-    ids = json.loads(SELECTED.read_text())["records"]
+    ids = SELECTED.read_text(encoding="utf-8").split()
     if which == "random":
         drawn = np.random.default_rng([seed, 10]).permutation(len(records))[: len(ids)]
         return [records[i] for i in sorted(drawn)]

@@ -97,8 +97,8 @@ def test_records_that_were_selected_or_as_many_at_random(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = [replace(LOCATE, id=str(i)) for i in range(40)]
-    monkeypatch.setattr(method, "SELECTED", tmp_path / "selected.json")
-    method.SELECTED.write_text(json.dumps({"records": ["7", "3", "30"]}))
+    monkeypatch.setattr(method, "SELECTED", tmp_path / "selected.ids")
+    method.SELECTED.write_text("7\n3\n30\n")
     assert chosen_records(pool, "all", 0) == pool
     assert [r.id for r in chosen_records(pool, "selected", 0)] == ["7", "3", "30"]
     drawn = [tuple(r.id for r in chosen_records(pool, "random", seed)) for seed in range(9)]

@@ -1,0 +1,109 @@
+"""The paper profile of Temporal-R1: its grid, its plan, its records in the authors' schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evals.errors import BadInput
+from repro import needs, plan, training
+from repro.grid import grid
+from repro.recipe import Recipe
+from repro.temporal_r1.data import published, record
+from repro.training import Manifest
+
+PAPER = Recipe.load("temporal_r1", "paper")
+ROW = {"dataset": "charades_train", "video": "AB.mp4", "problem": "When?", "solution": [0.1, 0.75],
+       "video_length": 20}  # fmt: skip
+
+
+def test_every_printed_row_of_the_readme_is_asked() -> None:
+    assert [a.name for a in grid(PAPER)] == [
+        f"{name}/768f-768px-{how}"
+        for name in ("charades_sta", "activitynet_captions")
+        for how in ("think", "no-think")
+    ]
+    systems = {a.protocol.system for a in grid(PAPER)}
+    assert len(systems) == 2 and all(a.protocol.total_pixels == 1605632 for a in grid(PAPER))
+    assert PAPER.scoring is not None
+    assert PAPER.scoring.public == (
+        ("temporal_r1", "appletea2333/Temporal-R1-3B-Charades"),
+        ("sft", "appletea2333/SFT-3B-Charades"),
+    )
+    keys = {need.key for need in needs.needs(PAPER)}
+    assert "model:appletea2333/SFT-3B-Charades" in keys
+
+
+def test_training_shows_what_the_script_says() -> None:
+    shown = PAPER.training_protocol
+    assert shown.system is not None and "answer.\n The reasoning" in shown.system
+    assert (shown.total_pixels, shown.max_frames) == (1605632, 768)
+
+
+def test_an_arm_may_train_otherwise_in_one_profile(tmp_path: Path) -> None:
+    micro = Recipe.load("temporal_r1")
+    assert PAPER.arm("sft").trainer.learning_rate == 1e-5
+    assert PAPER.arm("temporal_r1").trainer.learning_rate == 1e-6
+    assert micro.arm("sft").trainer.learning_rate == micro.trainer.learning_rate
+    raw = yaml.safe_load(PAPER.file.read_text(encoding="utf-8"))
+    raw["profiles"]["paper"]["arms"]["stf"] = raw["profiles"]["paper"]["arms"].pop("sft")
+    other = tmp_path / "recipe.yaml"
+    other.write_text(yaml.safe_dump(raw))
+    with pytest.raises(BadInput, match=r"paper\.arms\.stf: unknown key; did you mean 'sft'"):
+        Recipe.load(other, "paper")
+
+
+def test_the_plan_counts_visual_tokens_and_the_supervised_arm() -> None:
+    found = plan.forecast(PAPER, ("temporal_r1", "sft"), (0,), 1)
+    assert found.bill is not None and found.rollouts == 630 * 16 * 8
+    train, sft = (stage for stage in found.bill.stages if stage.stage == "train")
+    assert "supervised" in sft.what and sft.gpu_hours < train.gpu_hours
+    # 1,605,632 pixels are 2,048 tiles; whole tiles of a frame hold a little less
+    assert 1800 < plan._asked(PAPER, 110.0).seen.tokens <= 2048
+
+
+def test_a_record_in_the_authors_fields() -> None:
+    assert record(ROW, 7) == {
+        "problem_id": 7, "problem": "When?", "data_type": "video",
+        "problem_type": "temporal grounding", "options": None,
+        "solution": "<answer>[2.00, 15.00]</answer>", "path": "Charades/AB.mp4",
+        "data_source": "charades_train",
+    }  # fmt: skip
+    assert record({**ROW, "video": "Charades/AB.mp4"}, 1)["path"] == "Charades/AB.mp4"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"solution": [0.75, 0.1]}, {"solution": [2, 15]}, {"solution": [0.1]}, {"solution": None},
+        {"video_length": 0}, {"video_length": "nan"}, {"video_length": "long"},
+    ],
+)  # fmt: skip
+def test_a_record_that_is_none_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="record 3: "):
+        record({**ROW, **wrong}, 3)
+    with pytest.raises(BadInput, match=r"record 3: .* are needed \('video'\)"):
+        record({k: v for k, v in ROW.items() if k != "video"}, 3)
+
+
+def test_the_published_file_becomes_what_training_reads(tmp_path: Path) -> None:
+    manifest = Manifest.load("temporal_r1")
+    file = tmp_path / manifest.file.name
+    rows = [published({"problem_id": i, "problem": f"What {i}?"}) for i in (1, 2)]
+    file.write_text(json.dumps(rows))
+    built = training.build(manifest, tmp_path / "records.json", published=file)
+    assert (built.records, built.lacks) == (2, ())
+    first = json.loads(built.file.read_text())[0]
+    assert (first["problem_id"], first["solution"]) == (
+        "charades/1",
+        "<answer>[0.00, 1.00]</answer>",
+    )
+    found = training.verify(manifest, file, tmp_path, media=False)
+    assert {f.check for f in found.findings} == {"count"}
+    file.write_text(json.dumps([*rows, {"video": "x"}]))
+    with pytest.raises(BadInput, match=r"charades_train\.json, record 3: "):
+        training.build(manifest, tmp_path / "again.json", published=file)
