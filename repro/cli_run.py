@@ -57,11 +57,11 @@ def reproduce(
     out: Path | None, stages: tuple[str, ...], gpus: int | None, steps: int | None,
     limit: int | None, fresh: bool,
 ) -> None:  # fmt: skip
-    """The whole chain: train every arm and seed, evaluate, report; `all` for every paper in turn,
-    in the micro profile, with one scoreboard at the end.
+    """The whole chain: train every arm and seed, evaluate, report.
 
     Run it again after an interruption: it continues, and repeats no finished arm. In profile paper
     score-released comes first: released checkpoints on every cell of the paper's main table.
+    RECIPE `all` is the micro profile of every paper in turn, with one scoreboard at the end.
 
     \b
     Examples:

@@ -461,6 +461,8 @@ def _load(file: Path, profile: str) -> Recipe:
     trainer = reader.fragment(Trainer, section["trainer"], f"{where}.trainer")
     base = reader.complete(Trainer, f"{where}.trainer", trainer)
     paper = reader.text(raw["paper"], "paper")
+    if paper not in papers():
+        raise BadInput(f"{file}: there is no paper {paper!r}{nearest(paper, papers())}")
     cls = switches_of(paper)
     switches = reader.fragment(cls, section["switches"], f"{where}.switches")
     arms = _arms(reader, raw, trainer, switches, cls, section.get("arms", {}), where)

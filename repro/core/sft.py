@@ -116,7 +116,7 @@ class SFTTrainer(DurableTrainer):
         if "grad_norm" in logs:  # absent when max_grad_norm is 0
             refuse_nan(logs["grad_norm"], step, "gradient norm")
         seconds = time.perf_counter() - self._began
-        row = {"step": step, "blind": self.examples.blind, "seconds": seconds, **logs}
+        row = {"step": step, "blind": int(self.examples.blind), "seconds": seconds, **logs}
         self.metrics_log.write(row)
         self.on_step(row)
 

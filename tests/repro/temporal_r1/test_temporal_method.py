@@ -29,6 +29,8 @@ from repro.recipe import Recipe
 from repro.temporal_r1 import demonstrations, method
 from repro.temporal_r1.method import METHODS, chosen_records
 from repro.temporal_r1.rewards import of_record
+from repro.tiny import build
+from results.schema import curves_from
 
 if TYPE_CHECKING:
     from evals.vlm import VLM, Encoded
@@ -178,6 +180,7 @@ def test_an_arm_may_learn_right_answers_instead(timed: Path, student: VLM, tmp_p
         RECIPE, "sft", 0, out, steps=2, data=timed, model=start, progress=seen.append
     )  # fmt: skip
     assert [row["step"] for row in seen] == [1, 2] and "reward" not in seen[0]
+    assert len(curves_from((out / "metrics.jsonl").read_text())) == 2  # as the ledger reads them
     done = json.loads((out / "done.json").read_text())
     assert done["steps"] == 2 and (out / "final" / "model.safetensors").is_file()
 
@@ -199,3 +202,13 @@ def test_relays_are_asked_when_what_is_seen(timed: Path) -> None:
     spans = {s.gold for s in samples if s.kind == "temporal grounding"}
     lengths = {round(b - a, 1) for a, b in (json.loads(gold) for gold in spans)}
     assert min(lengths) == 1.0 and len(lengths) > 1
+
+
+def test_the_committed_selection_is_of_the_shipped_start_checkpoint() -> None:
+    """Another start, or other rules, would choose otherwise: then select again."""
+    found = json.loads(method.SELECTED.with_name("selection.json").read_text())
+    ids = method.SELECTED.read_text().split()
+    shipped = json.loads((Path(build.__file__).parent / "manifest.json").read_text())
+    assert found["model"]["sha256"] == shipped["temporal_r1"]["sha256"]
+    assert found["data"]["split"] == RECIPE.data.split
+    assert len(ids) == len(set(ids)) == found["kept"] == found["pool"] // 10
