@@ -25,6 +25,14 @@ videos_option = click.option(
     "--videos", type=FOLDER, help="Folder of the records' videos.  [default: beside --data]"
 )
 
+blind_option = click.option(
+    "--blind", type=FOLDER, metavar="CHECKPOINT",
+    help="Add the blind test by this student, which sees no video.",
+)  # fmt: skip
+prompt_option = click.option(
+    "--prompt", default="video-r1", show_default=True, help="How that student is asked."
+)
+
 
 @click.group()
 def teacher() -> None:
@@ -50,10 +58,12 @@ def teacher() -> None:
     "--fields", type=click.Choice(["all", "content"]), default="all", show_default=True,
     help="What of a patch the student reads.",
 )  # fmt: skip
+@blind_option
+@prompt_option
 @json_option
 def probe(
     name: str, data: Path | None, videos: Path | None, record: str | None, reply: str | None,
-    frames: int, fields: Any, as_json: bool,
+    frames: int, fields: Any, blind: Path | None, prompt: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Send one example: the patch, the leak gate's view of it, and what the student would read.
 
@@ -71,7 +81,10 @@ def probe(
 
     found, _ = probing.samples(data, videos)
     sample = probing.chosen(found, record)
-    probed = probing.probe(named(name), sample, reply=reply, frames=frames, fields=fields)
+    gate = probing.gate_with(blind, prompt)
+    probed = probing.probe(
+        named(name), sample, reply=reply, frames=frames, fields=fields, gate=gate
+    )
     if as_json:
         show_json(probed.as_dict())
     else:
@@ -81,7 +94,6 @@ def probe(
 
 
 def _show(probed: Probed) -> None:
-    from repro.ffr.gate import RULES
     from repro.ffr.patch import as_json
 
     record, repair = probed.failure.record, probed.repair
@@ -100,7 +112,7 @@ def _show(probed: Probed) -> None:
         click.echo(f"alarm: {probed.alarm}")
     if probed.patch is not None:
         click.echo(f"\npatch: {as_json(probed.patch)}\n")
-        table(("gate", ""), [(stage, probed.view(stage)) for stage in RULES])
+        table(("gate", ""), [(stage, probed.view(stage)) for stage in probed.stages])
     if probed.reading:
         click.echo(f"\nthe student reads, after the question:{probed.reading}")
 
@@ -152,6 +164,8 @@ def replay(cache: Path, data: Path | None, videos: Path | None, as_json: bool) -
     "--gate", type=click.Choice(["on", "audit", "off"]), default="on", show_default=True,
     help="Refuse leaks, only count them, or do not look.",
 )  # fmt: skip
+@blind_option
+@prompt_option
 @click.option("--parallel", type=click.IntRange(1, 256), default=8, show_default=True)
 @click.option(
     "--timeout", type=click.FloatRange(1, 600), default=60.0, show_default=True,
@@ -159,7 +173,7 @@ def replay(cache: Path, data: Path | None, videos: Path | None, as_json: bool) -
 )  # fmt: skip
 def serve(
     name: str, data: Path, videos: Path | None, port: int, cache: Path | None, match: Any,
-    gate: str, parallel: int, timeout: float,
+    gate: str, blind: Path | None, prompt: str, parallel: int, timeout: float,
 ) -> None:  # fmt: skip
     """Offer a teacher to a trainer elsewhere, as remote:URL; until Ctrl-C.
 
@@ -170,10 +184,11 @@ def serve(
     Example:
       repro teacher serve --teacher openai:glm@http://localhost:8000/v1 --data records.jsonl
     """
+    from dataclasses import replace
+
     from evals.decoding import Decoding
     from repro.ffr import probe as probing
     from repro.ffr.cache import Cache
-    from repro.ffr.gate import Gate
     from repro.ffr.remote import token
     from repro.ffr.serve import Desk, Library, server
     from repro.ffr.service import Limits, Service
@@ -182,11 +197,12 @@ def serve(
     secret = token()
     found, root = probing.samples(data, videos)
     kept = Cache(cache, match=match) if cache else None
-    rules = None if gate == "off" else Gate(audit=gate == "audit")
+    rules = probing.gate_with(blind, prompt)
+    asked = None if gate == "off" else replace(rules, audit=gate == "audit")
     limits = Limits(parallel=parallel, timeout=timeout)
     with (
         Decoding() as decoding,
-        Service(named(name, decoding.read), rules, kept, limits) as service,
+        Service(named(name, decoding.read), asked, kept, limits) as service,
         server(Desk(service, Library(found, root, decoding.read)), port, secret) as http,
     ):
         click.echo(f"serving {name} for {len(found)} records: remote:{_address(http)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from evals.extract import intervals, option_texts
 from repro.ffr.readings import fold, words
@@ -95,6 +95,7 @@ def stems(text: str) -> list[str]:
     return [stem(word) for word in words(fold(text))]
 
 
+@lru_cache(8192)
 def stem(word: str) -> str:
     """A word without its common English ending: what `reds`, `reddish` and `redder` share."""
     word = word.removesuffix("'s")

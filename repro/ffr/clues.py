@@ -6,16 +6,16 @@ Every function takes one reading of a patch's words (readings.py). Word lists ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import yaml
 
 from repro.ffr.case import Case, stem, stems
 from repro.ffr.patch import Patch
-from repro.ffr.readings import WORD, words
+from repro.ffr.readings import words
 
 # --- verdicts and letters ------------------------------------------------------------------------
 
@@ -142,7 +142,9 @@ class Read:
     raw: tuple[str, ...]
 
     @classmethod
+    @lru_cache(64)
     def of(cls, text: str) -> Read:
+        """The same object for the same text, since every rule looks at it."""
         raw = words(text)
         cut = [stem(w) for w in raw]
         pieces = {
@@ -225,7 +227,6 @@ def _other_words(word: str, case: Case, read: Read) -> bool:
 # --- classes -------------------------------------------------------------------------------------
 
 Lexicon = Mapping[str, Mapping[str, tuple[str, ...]]]
-_WHERE = ("direction",)
 
 
 @cache
@@ -275,6 +276,8 @@ def marks(case: Case) -> list[str]:
 
 def active(case: Case) -> Iterable[str]:
     """Classes that the gold names a member of. Yes and no count as a whole answer only."""
+    if case.kind == "ordering":
+        yield "order"
     said = marks(case)
     for name, members in lexicon().items():
         if name == "acts" or case.kind in ("numerical", "regression"):
@@ -351,8 +354,3 @@ def _mentions(read: Read, case: Case, letter: str) -> bool:
         whole = _cut(case.options[letter])
         return bool(whole) and not whole[0].isdigit() and f" {' '.join(whole)} " in read.padded
     return 2 * sum(w in read.single for w in telling) > len(telling)
-
-
-def tokens(text: str) -> Sequence[str]:
-    """Words with their case."""
-    return WORD.findall(text)

@@ -161,4 +161,4 @@ class Gate:
         before, after = self.blind(case, None), self.blind(case, patch.words)
         if after - before <= self.bound:
             return None
-        return Finding("blind", f"p(gold) without video rises from {before:.2f} to {after:.2f}")
+        return Finding("blind", f"p(gold) without the video rises from {before:.2f} to {after:.2f}")

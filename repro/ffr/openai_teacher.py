@@ -329,11 +329,15 @@ def _image(data: bytes) -> _Message:
 
 
 def _shown(clip: VideoClip) -> list[_Message]:
-    """Every frame of the student with its number and time, in words and printed on it."""
+    """Every frame of the student with its number and time, in words and printed below it; then the
+    question's own pictures."""
     content = []
     for number, (frame, seconds) in enumerate(zip(clip.frames, clip.seconds, strict=True)):
         label = f"frame {number}, t={seconds:.2f} s"
         content += [_text(label), _image(jpeg(frame, label, PIXELS))]
+    for number, picture in enumerate(clip.images):
+        label = f"picture {number} of the question"
+        content += [_text(label), _image(jpeg(picture, label, PIXELS))]
     return content
 
 

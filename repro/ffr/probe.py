@@ -20,6 +20,7 @@ from evals.video import Wanted
 from repro.ffr.cache import Cache, Entry
 from repro.ffr.case import Case
 from repro.ffr.gate import RULES, Finding, Gate
+from repro.ffr.gate import Stage as GateStage
 from repro.ffr.patch import Fields, Patch, as_dict, render
 from repro.ffr.service import Limits, Service
 from repro.ffr.teacher import Failure, Repair, Teacher
@@ -68,6 +69,7 @@ class Probed:
     findings: tuple[Finding, ...]
     reading: str
     alarm: str
+    stages: tuple[GateStage, ...] = tuple(RULES)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json. It shows the gold, which is the caller's own."""
@@ -76,7 +78,7 @@ class Probed:
             "record": record.id, "question": record.question, "options": list(record.options),
             "gold": record.gold, "reply": self.failure.reply, "status": self.repair.status,
             "patch": as_dict(self.patch) if self.patch else None,
-            "gate": {stage: self.view(stage) for stage in RULES} if self.patch else {},
+            "gate": {stage: self.view(stage) for stage in self.stages} if self.patch else {},
             "student_reads": self.reading, "usage": dict(self.repair.usage),
             "seconds": round(self.repair.seconds, 3), "alarm": self.alarm,
         }  # fmt: skip
@@ -106,21 +108,37 @@ class _Noting:
 
 def probe(
     teacher: Teacher, sample: Sample, *, reply: str | None = None, frames: int = 16,
-    fields: Fields = "all", limits: Limits | None = None,
+    fields: Fields = "all", limits: Limits | None = None, gate: Gate | None = None,
 ) -> Probed:  # fmt: skip
-    """Ask a teacher about one record, with the gate's rules on."""
+    """Ask a teacher about one record, behind a gate, by default of rules alone."""
     law = Protocol("probe", sampling="fixed", max_frames=frames)
     with Decoding() as decoding:
         clip = None if sample.media is None else decoding.read(Wanted.of(sample), law)
     failure = Failure(sample, clip, reply or wrong(sample), None, 0.0, 0)
-    noting, limits = _Noting(teacher), limits or Limits(tries=2)
-    with Service(noting, Gate(), limits=limits) as service:
+    noting, limits, gate = _Noting(teacher), limits or Limits(tries=2), gate or Gate()
+    with Service(noting, gate, limits=limits) as service:
         (repair,) = service.start([failure]).result(2 * limits.tries * (limits.timeout + 10))
         alarm = service.alarm
-    findings = Gate().findings(noting.last, Case.of(failure)) if noting.last else []
+    findings = _findings(gate, noting.last, Case.of(failure)) if noting.last else []
     seconds = clip.seconds if clip else ()
     reading = render(repair.patch, fields, seconds) if repair.patch else ""
-    return Probed(failure, repair, noting.last, tuple(findings), reading, alarm)
+    stages: tuple[GateStage, ...] = (*RULES, "blind") if gate.blind else tuple(RULES)
+    return Probed(failure, repair, noting.last, tuple(findings), reading, alarm, stages)
+
+
+def _findings(gate: Gate, patch: Patch, case: Case) -> list[Finding]:
+    blind = gate.test(patch, case)
+    return gate.findings(patch, case) + ([blind] if blind else [])
+
+
+def gate_with(checkpoint: Path | None, prompt: str) -> Gate:
+    """The gate, with a blind test by a student from a checkpoint folder where one is given."""
+    if checkpoint is None:
+        return Gate()
+    from evals.vlm import load
+    from repro.ffr.blind import BlindStudent
+
+    return Gate(BlindStudent(load(checkpoint), prompt))
 
 
 # --- a cache, judged again ------------------------------------------------------------------------

@@ -169,6 +169,17 @@ def test_lexicon() -> None:
     assert stage("Look.", "object", regions=box) is None
 
 
+def test_an_order_that_is_asked_for() -> None:
+    asked = replace(made.CASES["count"].record, kind="ordering", gold="3, 1, 2")
+    case = Case.of(replace(made.CASES["count"], record=asked))
+    for words, expected in (
+        ("Look at frames 4 to 6.", None), ("Picture three leads.", "numbers"),
+        ("It begins with the ball.", "lexicon"),
+    ):  # fmt: skip
+        found = GATE.check(Patch("temporal", (4, 5, 6), (), (), words), case)
+        assert (found.stage if found else None) == expected
+
+
 def test_elimination() -> None:
     assert stage("Neither the phone nor the cup.", "object") == "elimination"
     assert stage("You took it for the cup.", "object") is None

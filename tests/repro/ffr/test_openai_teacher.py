@@ -108,6 +108,17 @@ def test_what_a_teacher_is_told(server: Server, failure: Failure) -> None:
     assert data["true_answer_keep_it_secret"] == "B"
 
 
+def test_the_pictures_of_a_question_are_shown_too(server: Server, failure: Failure) -> None:
+    assert failure.clip is not None
+    images = (np.zeros((20, 30, 3), np.uint8),) * 2
+    ask(server, "good-7", replace(failure, clip=replace(failure.clip, images=images)))
+    (request,) = server.requests("good-7")
+    content = request["body"]["messages"][1]["content"]
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    assert texts[4:6] == ["picture 0 of the question", "picture 1 of the question"]
+    assert sum(part["type"] == "image_url" for part in content) == 6
+
+
 def test_gold_and_options_can_be_kept_back(server: Server, failure: Failure) -> None:
     record = replace(failure.record, gold="ONLYGOLD", kind="free-form", options=())
     secret = replace(failure, record=record)

@@ -232,6 +232,17 @@ def test_every_kind_of_question_can_be_probed(films: Films) -> None:
     assert len(kinds) >= 4
 
 
+def test_probe_with_a_blind_test(films: Films) -> None:
+    """The shipped student saw no patch in training: its letters hardly move, and that is shown."""
+    from repro import tiny
+
+    words = ["--data", str(films("validation", 10) / "records.json"), "--prompt", "micro"]
+    told = run("probe", *words, "--blind", str(Path(tiny.__file__).parent / "ktr"), "--json")
+    assert told.exit_code == 0, told.output
+    assert "blind" in json.loads(told.stdout)["gate"]
+    assert run("probe", *words, "--blind", str(films("validation", 10))).exit_code == 2
+
+
 def test_replay(films: Films, tmp_path: Path) -> None:
     folder = films("validation", 10)
     cache = Cache(tmp_path / "patches.sqlite")
