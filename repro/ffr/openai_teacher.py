@@ -21,6 +21,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,9 @@ PIXELS, SHOWN = 128 * 28 * 28, 4000
 #: Bytes of a reply that are read (chosen).
 LARGEST = 2**20
 
+_NAME = re.compile(
+    r"(?P<model>[^?]+?)(?:\?(?P<early>[^@?]*))?@(?P<url>https?://[^?@]+)(?:\?(?P<late>.*))?"
+)
 _Message = dict[str, Any]
 
 
@@ -134,17 +138,17 @@ class OpenAITeacher:
 
     @classmethod
     def named(cls, text: str, read: Read = read_clip) -> OpenAITeacher:
-        """From `MODEL@URL?options`. Raises BadInput; an address must not carry a password."""
-        address, _, query = text.partition("?")
-        model, _, url = address.rpartition("@")
-        parts = urlsplit(url)
-        if not model or parts.scheme not in ("http", "https") or not parts.hostname:
+        """From `MODEL@URL?options` or `MODEL?options@URL`. Raises BadInput; an address must not
+        carry a password."""
+        if "@" in text.partition("://")[2].partition("/")[0]:
+            raise BadInput(f"an address must not carry a user or a password: use ${KEY}")
+        parts = _NAME.fullmatch(text)
+        if parts is None or not urlsplit(parts["url"]).hostname:
             raise BadInput(
                 "openai:MODEL@URL is needed, as in openai:my-model@http://localhost:8000/v1"
             )
-        if "@" in parts.netloc or "://" in model:
-            raise BadInput(f"an address must not carry a user or a password: use ${KEY}")
-        return cls(model, url, Asking.of(query), read=read)
+        query = "&".join(q for q in (parts["early"], parts["late"]) if q)
+        return cls(parts["model"], parts["url"], Asking.of(query), read=read)
 
     async def close(self) -> None:
         """Close the connections."""

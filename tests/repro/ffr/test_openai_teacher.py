@@ -327,6 +327,10 @@ def test_names() -> None:
     teacher = OpenAITeacher.named("org/a@http://localhost:1/v1/?gold=0&tools=1&temperature=0")
     assert (teacher.model, teacher.url) == ("org/a", "http://localhost:1/v1")
     assert teacher.asking == Asking(gold=False, tools=True, temperature=0.0)
+    assert OpenAITeacher.named("org/a?gold=0&tools=1&temperature=0@http://localhost:1/v1").id == (
+        teacher.id
+    )
+    assert OpenAITeacher.named("a@b@http://localhost:1/v1").model == "a@b"
     others = ("org/a@http://localhost:1/v1?gold=1", "org/b@http://localhost:1/v1")
     ids = {teacher.id, *(OpenAITeacher.named(o).id for o in others)}
     assert len(ids) == 3 and all(version() in i for i in ids)
