@@ -215,7 +215,10 @@ def _source(own: Sequence[Decision], quota: int | None) -> dict[str, Any]:
         "fits": sum(d.fits for d in own),
         "quota": quota,
         "kept": len(kept),
-        "least_score": round(min(d.score for d in kept), 6) if kept else None,
+        "least_score": {
+            kind: round(min(d.score for d in kept if d.tried.kind == kind), 6)
+            for kind in sorted({d.tried.kind for d in kept})
+        },
         "reasons": dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))),
     }
 
@@ -226,7 +229,11 @@ def _audit(decisions: Sequence[Decision], law: Rules) -> dict[str, Any]:
     screened = sum(d.reason.startswith("screened out") for d in decisions) + len(audited)
     found = sum(d.fits for d in audited)
     lost = screened * found / len(audited) if audited else None
-    return {"screened": screened, "audited": len(audited), "fit": found, "lost_about": lost}
+    kept = sum(d.kept for d in audited)
+    return {
+        "screened": screened, "audited": len(audited), "fit": found, "kept": kept,
+        "lost_about": lost,
+    }  # fmt: skip
 
 
 def _flat(decisions: Sequence[Decision], law: Rules) -> dict[str, Any]:

@@ -78,7 +78,8 @@ _REGION = (
     "Dashed: no spread can be larger at this mean."
 )
 _COUNTS = (
-    "A source gives its quota, widest spread first. Screened out: all first tries earned the same."
+    "A source gives its quota, shared among its kinds of questions, widest spread first. Screened "
+    "out: all first tries earned the same."
 )
 
 
@@ -214,7 +215,10 @@ def _sources(decisions: Sequence[Decision], found: Mapping[str, Any]) -> str:
         known = found["sources"][name]
         bar = stacked([(p.replace(" ", "-"), counts[p]) for p in PARTS], len(own))
         quota = "all" if known["quota"] is None else f"{known['quota']:,}"
-        least = "" if known["least_score"] is None else f"{known['least_score']:.3f}"
+        least = "<br>".join(
+            f"<span title='{escape(kind)}'>{value:.3f}</span>"
+            for kind, value in known["least_score"].items()
+        )
         rows.append(
             f"<tr><th>{escape(name)}</th><td class=num>{len(own):,}</td>"
             f"<td class=num>{known['fits']:,}</td><td class=num>{quota}</td>"
@@ -272,6 +276,6 @@ def _audited(audit: Mapping[str, Any]) -> str:
     if not audit["audited"]:
         return f"{audit['screened']:,} screened out; none audited"
     return (
-        f"{audit['fit']:,} of {audit['audited']:,} audited would fit, so about "
-        f"{audit['lost_about']:,.0f} of {audit['screened']:,}"
+        f"{audit['fit']:,} of {audit['audited']:,} audited fit, so about "
+        f"{audit['lost_about']:,.0f} of {audit['screened']:,}; within the quota: {audit['kept']:,}"
     )

@@ -9,8 +9,10 @@
     mean = sum(r) / K        variance = sum((r - mean)^2) / K        score = std = sqrt(variance)
 
 For right and wrong, variance is p (1 - p). Of what may be kept, every source gives its quota in
-descending order of score; ties fall by seed. The standard deviation of either signal lies in
-[0, 0.5], so samples with both count by the larger one of the signals whose rule holds (chosen).
+descending order of score; ties fall by seed. A source of several kinds of questions shares its
+quota among them in proportion to what fits: right and wrong always spread wider than tIoU, and
+would take it all. Samples with both signals count by the wider one of those whose rule holds
+(chosen, as the shares are).
 """
 
 from __future__ import annotations
@@ -174,8 +176,12 @@ def choose(
     """
     kept: set[str] = set()
     for source, own in by_source([d for d in decisions if d.fits]).items():
-        order = sorted(own, key=lambda d: (-d.score, derive(seed, "tie", d.tried.id)))
-        kept |= {d.tried.id for d in order[: quotas.get(source, len(order))]}
+        kinds = _by_kind(own)
+        fitting = {kind: len(members) for kind, members in kinds.items()}
+        share = _shares(fitting, min(quotas.get(source, len(own)), len(own)))
+        for kind, members in kinds.items():
+            order = sorted(members, key=lambda d: (-d.score, derive(seed, "tie", d.tried.id)))
+            kept |= {d.tried.id for d in order[: share[kind]]}
     return [
         Decision(d.tried, d.fits, d.tried.id in kept, _word(d, d.tried.id in kept), d.score)
         for d in decisions
@@ -191,6 +197,13 @@ def by_source(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
     found: dict[str, list[Decision]] = {}
     for decision in decisions:
         found.setdefault(decision.tried.source, []).append(decision)
+    return dict(sorted(found.items()))
+
+
+def _by_kind(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
+    found: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        found.setdefault(decision.tried.kind, []).append(decision)
     return dict(sorted(found.items()))
 
 
@@ -233,8 +246,8 @@ def _shares(weights: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 def controls(decisions: Sequence[Decision], seed: int = 0) -> dict[str, list[str]]:
-    """Ids of subsets of the same size, source by source, in the pool's order: drawn at random from
-    all that could be asked, and those with the highest and lowest mean reward.
+    """Ids of subsets with as many samples of every source and kind, in the pool's order: drawn at
+    random from all that could be asked, and those with the highest and lowest mean reward.
     """
     ranks: dict[str, Callable[[Decision], tuple[float, int]]] = {
         "random": lambda d: (0.0, derive(seed, "random", d.tried.id)),
@@ -244,9 +257,10 @@ def controls(decisions: Sequence[Decision], seed: int = 0) -> dict[str, list[str
     found = {}
     for name, rank in ranks.items():
         taken: set[str] = set()
-        for own in by_source(decisions).values():
-            asked = sorted((d for d in own if not d.tried.lost), key=rank)
-            taken |= {d.tried.id for d in asked[: sum(d.kept for d in own)]}
+        for source in by_source(decisions).values():
+            for own in _by_kind(source).values():
+                asked = sorted((d for d in own if not d.tried.lost), key=rank)
+                taken |= {d.tried.id for d in asked[: sum(d.kept for d in own)]}
         found[name] = [d.tried.id for d in decisions if d.tried.id in taken]
     return found
 

@@ -160,6 +160,21 @@ def test_controls_have_the_same_size_in_every_source(
     assert rules.controls(found, 2)["easiest"] != [] or not wanted
 
 
+def test_grounding_is_not_crowded_out_by_right_and_wrong() -> None:
+    """One source of two kinds: p (1 - p) reaches 0.25, the variance of a tIoU hardly half of it."""
+    pool = [Tried(f"c{i}", "s", "choice", {"accuracy": (0.0, 1.0) * 4}) for i in range(20)]
+    pool += [
+        Tried(f"g{i}", "s", "grounding", {"tiou": (0.3, 0.5 + i / 100) * 4}) for i in range(10)
+    ]
+    first = [rules.decide(t, LAW) for t in pool]
+    found = rules.choose(first, rules.quotas(first, 6, {}), 0)
+    kept = [d.tried.id for d in found if d.kept]
+    assert [i[0] for i in kept] == ["c"] * 4 + ["g"] * 2
+    assert kept[4:] == ["g8", "g9"]  # of its kind the widest spread first
+    for ids in rules.controls(found, 0).values():
+        assert sorted(i[0] for i in ids) == ["c"] * 4 + ["g"] * 2
+
+
 def test_given_quotas_come_first() -> None:
     first = decided([("x", [0, 1] * 4)] * 6 + [("y", [0, 1] * 4)] * 6)
     assert rules.quotas(first, 8, {"x": 2}) == {"x": 2, "y": 6}
