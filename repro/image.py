@@ -5,7 +5,9 @@
 | help   | `repro --help`                                  | the image's user        |
 | doctor | `repro doctor`                                  | the image's user        |
 | oracle | an oracle's evaluation: 100 %                   | 12345:0 and 12345:12345 |
+| model  | the student's evaluation (only target eval)     | the caller, no network  |
 | train  | `repro smoke`: two training steps among others  | the caller, no network  |
+|        | (not target eval, which cannot train)           |                         |
 | gpu    | torch and vllm import and a GPU is seen         | the caller              |
 
 Every rung runs with a read-only root, no capability and no new privileges.
@@ -158,16 +160,20 @@ class Rung:
     said: str = ""
 
 
-def rungs(name: str, gpus: str = "none") -> tuple[tuple[str, Setting], ...]:
-    """The ladder for an image."""
+def rungs(name: str, target: str = "cpu", gpus: str = "none") -> tuple[tuple[str, Setting], ...]:
+    """The ladder for an image of a target."""
     ask = ("eval", "--benchmark", "microworld", "--model", "oracle", "--limit", "40")
+    student = ("eval", "--benchmark", "microworld", "--limit", "8", "--out", "/runs/m",
+               "--model", "/opt/reelproof/repro/tiny/ktr")  # fmt: skip
     inner = "65532:65532"  # the image's own
     ladder = [
         ("help", Setting(name, ("--help",), user=inner)),
         ("doctor", Setting(name, ("doctor",), user=inner)),
         ("oracle, 12345:0", Setting(name, (*ask, "--out", "/runs/o"), user="12345:0")),
         ("oracle, 12345:12345", Setting(name, (*ask, "--out", "/runs/o"), user="12345:12345")),
-        ("train, no network", Setting(name, ("smoke",), offline=True)),
+        ("model, no network", Setting(name, student, offline=True))
+        if target == "eval"
+        else ("train, no network", Setting(name, ("smoke",), offline=True)),
     ]
     if gpus != "none":
         ladder.append(
@@ -176,9 +182,9 @@ def rungs(name: str, gpus: str = "none") -> tuple[tuple[str, Setting], ...]:
     return tuple(ladder)
 
 
-def climb(name: str, gpus: str = "none") -> Iterator[Rung]:
+def climb(name: str, target: str = "cpu", gpus: str = "none") -> Iterator[Rung]:
     """Run the ladder, all of it."""
-    for title, setting in rungs(name, gpus):
+    for title, setting in rungs(name, target, gpus):
         printed: list[bytes] = []
         began = time.monotonic()
         code = container.run(setting, out=printed.append, err=printed.append)

@@ -94,11 +94,20 @@ def test_how_a_container_runs(target: str) -> None:
     assert of(target, "ENTRYPOINT") == ['["repro"]'] and of(target, "CMD") == ['["--help"]']
     assert of(target, "VOLUME") == ['["/cache", "/runs"]']
     said = " ".join(of(target, "ENV"))
-    for name in ("HOME=/cache", "HF_HOME=/cache/hf", "REELPROOF_CACHE=/cache/"):
+    for name in ("HOME=/cache", "HF_HOME=/cache/hf", "REELPROOF_CACHE=/cache/", "REPRO_RUNS=/runs"):
         assert name in said
     labels = " ".join(of(target, "LABEL"))
-    for name in ("title", "licenses", "revision"):
+    for name in ("title", "licenses", "revision", "created", "source"):
         assert f"org.opencontainers.image.{name}" in labels
+
+
+def test_eval_and_train_differ_only_in_name_base_and_packages() -> None:
+    """A Dockerfile has no includes: what both say is written twice, and kept equal here."""
+    two = []
+    for target in ("eval", "train"):
+        lines = [f"{k} {v}" for k, v in stages()[target] if k != "FROM" and "apt-get" not in v]
+        two.append([line.replace(target, "TARGET") for line in lines])
+    assert two[0] == two[1] and len(two[0]) > 10
 
 
 def test_a_driver_too_old_is_refused_before_anything_starts() -> None:

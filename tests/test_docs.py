@@ -89,7 +89,10 @@ def test_every_command_is_one_of_ours_with_options_that_exist(page: Path) -> Non
 
 
 def parsed(words: list[str]) -> None:
-    """Raises UsageError for a command or an option that does not exist."""
+    """Raises UsageError for a command or an option that does not exist, also behind `--`."""
+    if "--" in words:
+        words, inner = words[: words.index("--")], words[words.index("--") + 1 :]
+        parsed(inner)
     group: click.Command = cli
     while isinstance(group, click.Group) and words and not words[0].startswith("-"):
         assert words[0] in group.commands, words

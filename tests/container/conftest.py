@@ -1,8 +1,10 @@
 """A real engine: the one that answers here, else one started by hand where root may do that.
 
-The one by hand keeps images as the kernel lets it (overlay2, or plain folders: vfs) and gives
-containers no network of their own but the host's; its base image is a Debian made by debootstrap.
-It ends with the tests, and so does what it stored.
+The one by hand keeps images as the kernel lets it (overlay2, else vfs: plain folders, a copy each),
+or as $DOCKER_DRIVER says, and gives containers no network of their own but the host's; its base
+image is a Debian made by debootstrap. It ends with the tests, and so does what it stored.
+
+    DOCKER_DRIVER=vfs make test-container
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +61,32 @@ def _answers(host: str | None) -> bool:
 
 
 def _by_hand(place: Path) -> Iterator[Engine]:
+    with started(place) as host, asked(host):
+        yield Engine(host, _debian(place))
+
+
+@contextmanager
+def asked(host: str) -> Iterator[None]:
+    """Meanwhile the client and the SDK speak to this engine."""
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = host
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DOCKER_HOST"]
+        else:
+            os.environ["DOCKER_HOST"] = before
+
+
+@contextmanager
+def started(place: Path, *flags: str) -> Iterator[str]:
+    """An engine that keeps everything below `place`; its address. Skips where none starts."""
     host = f"unix://{place}/docker.sock"
     command = [
         "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none",
         "--data-root", str(place / "data"), "--exec-root", str(place / "exec"),
-        "--pidfile", str(place / "pid"), "-H", host,
+        "--pidfile", str(place / "pid"), "-H", host, *flags,
     ]  # fmt: skip
     with (place / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
@@ -73,13 +97,7 @@ def _by_hand(place: Path) -> Iterator[Engine]:
                 said = (place / "log").read_text().splitlines()[-3:]
                 pytest.skip("dockerd does not start here: " + " | ".join(said))
             time.sleep(0.5)
-        before = os.environ.get("DOCKER_HOST")
-        os.environ["DOCKER_HOST"] = host
-        yield Engine(host, _debian(place))
-        if before is None:
-            del os.environ["DOCKER_HOST"]
-        else:
-            os.environ["DOCKER_HOST"] = before
+        yield host
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(60)
