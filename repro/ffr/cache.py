@@ -24,7 +24,7 @@ from typing import Literal
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.types import VideoClip
-from repro.ffr.patch import Patch, as_json, parse
+from repro.ffr.patch import BadPatch, Patch, as_json, parse
 from repro.ffr.teacher import Failure, Repair, Status
 
 Match = Literal["exact", "by_answer"]
@@ -180,8 +180,13 @@ def _shown(failure: Failure) -> tuple[tuple[int, ...], float, int]:
 
 def _entry(row: tuple[str, str, str, Status, str | None, float, float | None, str]) -> Entry:
     key, teacher, record, status, text, made, expires, shown = row
-    indices, fps, total = json.loads(shown)
-    patch = parse(text) if text else None
+    try:
+        indices, fps, total = json.loads(shown)
+        patch = parse(text) if text else None
+    except (ValueError, BadPatch) as error:
+        raise BadInput(
+            f"the cache of patches holds no patch under {key}: delete the file"
+        ) from error
     return Entry(key, teacher, record, status, patch, made, expires, (tuple(indices), fps, total))
 
 

@@ -61,24 +61,31 @@ class Limits:
 class Pending:
     """Failures on their way to a teacher."""
 
-    def __init__(self, futures: Sequence[concurrent.futures.Future[Repair]], waiting: set[int]):
-        self._futures, self._waiting, self._began = futures, waiting, time.monotonic()
+    def __init__(
+        self, futures: Sequence[concurrent.futures.Future[Repair]], waiting: set[int], kept: bool
+    ):
+        self._futures, self._waiting, self._kept = futures, waiting, kept
+        self._began = time.monotonic()
 
     def result(self, deadline: float) -> list[Repair]:
         """One repair per failure, in order, at most `deadline` seconds from now; what is late is a
-        `timeout`. Late calls already made go on into the cache, others are taken back.
+        `timeout`. Late calls already made go on into the cache, if there is one; others are taken
+        back.
 
         Raises what a teacher raised that is not a TeacherFault: a defect, not an outage.
         """
         end = time.monotonic() + deadline
-        done = []
+        done, late = [], []
         for number, future in enumerate(self._futures):
             try:
                 done.append(future.result(max(0.0, end - time.monotonic())))
             except (TimeoutError, concurrent.futures.CancelledError):
-                if number in self._waiting:
-                    future.cancel()
+                late.append(number)
                 done.append(Repair("timeout", seconds=time.monotonic() - self._began))
+        waiting = [number for number in late if number in self._waiting]
+        for number in (*waiting, *late):  # first those that would take a freed place
+            if number in waiting or not self._kept:
+                self._futures[number].cancel()
         return done
 
     @property
@@ -167,7 +174,7 @@ class Service:
             asyncio.run_coroutine_threadsafe(self._one(failure, number, waiting), self._loop)
             for number, failure in enumerate(failures)
         ]
-        return Pending(futures, waiting)
+        return Pending(futures, waiting, self.cache is not None and self.teacher.stores)
 
     # --- in the loop's thread ------------------------------------------------------------------
 

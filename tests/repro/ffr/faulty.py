@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(completion(LEAK))
 
     def do_slow(self, body: Any, n: int) -> None:
-        time.sleep(5)
+        time.sleep(30)
         self.reply(completion(GOOD))
 
     def do_dripping(self, body: Any, n: int) -> None:

@@ -179,6 +179,29 @@ def test_start_returns_at_once_and_late_is_a_timeout() -> None:
         assert len(teacher.calls) <= 2  # the others were taken back
 
 
+def test_late_calls_go_on_only_where_their_patch_is_kept(cache: Cache) -> None:
+    for kept in (cache, None):
+        let = threading.Event()
+
+        class Waiting(Scripted):
+            async def patch(self, failure: Failure, let: threading.Event = let) -> Patch | None:
+                self.calls.append(failure)
+                while not let.is_set():
+                    await asyncio.sleep(0.01)
+                return PATCH
+
+        teacher = Waiting()
+        with Service(teacher, None, kept, replace(QUICK, parallel=1)) as service:
+            pending = service.start(failures(3))
+            while not teacher.calls:
+                time.sleep(0.01)
+            assert statuses(pending.result(0)) == ["timeout"] * 3
+            let.set()
+            found = statuses(service.start(failures(1)).result(LONG))
+            assert found == (["cached"] if kept else ["ok"])
+            assert len(teacher.calls) == (1 if kept else 2)
+
+
 def test_a_call_has_a_time_limit_of_its_own() -> None:
     teacher = Scripted(seconds=3600)
     with Service(teacher, limits=replace(QUICK, timeout=0.05, opens_after=9)) as service:
@@ -380,6 +403,15 @@ def test_replay_gives_what_is_kept_and_nothing_else(cache: Cache) -> None:
     cache.put("k", Repair("ok", PATCH), "another@1", FAILURE)
     with pytest.raises(BadInput, match=r"another@1, scripted@1: name one"):
         Replay(cache)
+
+
+def test_a_damaged_entry_is_named(cache: Cache) -> None:
+    cache.put("k", Repair("ok", PATCH), "t", FAILURE)
+    with sqlite3.connect(cache.path) as other:
+        other.execute("UPDATE repairs SET patch = '{}'")
+    other.close()
+    with pytest.raises(BadInput, match="no patch under k"):
+        cache.get("k")
 
 
 def test_a_cache_can_be_read_by_hand(cache: Cache) -> None:
