@@ -201,8 +201,13 @@ def remake(micro: MicroBoard) -> str:
     """The command that makes a micro profile's runs again."""
     trained = [run for run in micro.runs if run.curves]
     seeds = sorted({run.record.seed for run in trained})
+    from repro.recipe import Recipe, papers
+
     steps = {int(run.curves[-1]["step"]) for run in trained}
     more = f" --steps {steps.pop()}" if len(steps) == 1 else ""
+    arms = sorted({run.record.arm for run in trained})
+    if micro.paper in papers() and set(arms) != set(Recipe.load(micro.paper).run):
+        more += f" --arms {','.join(arms)}"
     return f"repro reproduce {micro.paper}{more} --seeds {','.join(map(str, seeds))}"
 
 

@@ -1,6 +1,7 @@
 """Every question set of a recipe's `scoring`: benchmark x frames x pixels, some in two wordings.
 
 <benchmark>/<frames>f-<pixels of a 28 x 28 tile>px[-variant][-own-prompt][-own-grader]
+<benchmark>/<variant>     where a variant is asked as it is: verdicts know it by its id
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def _asking(
             base.decoding, max_new_tokens=s.max_new_tokens or base.decoding.max_new_tokens
         ),
     )
+    if variant and replace(protocol, id=base.id) == base:
+        protocol = base
     return Asking(name, protocol, _questions(name, subset))
 
 
