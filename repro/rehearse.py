@@ -152,15 +152,17 @@ class _Rehearsal:
     # --- what is made
 
     def weights(self) -> str:
-        """Two random students: the start checkpoint, and the released one."""
+        """Random students: the start checkpoint, the released one, and what is scored beside."""
         from repro.tiny import model as student
 
         tokens = student.tokenizer([_WORDS])
-        for seed, name in enumerate(("start", "released")):
+        assert self.original.scoring is not None
+        names = ("start", "released", *(arm for arm, _ in self.original.scoring.public[1:]))
+        for seed, name in enumerate(names):
             at = self.out / "models" / name
             student.model(tokens, seed).save_pretrained(at)
             student.processor(tokens).save_pretrained(at)
-        return "two random students instead of the real checkpoints"
+        return f"{len(names)} random students instead of the real checkpoints"
 
     def data(self) -> str:
         """Benchmarks and training records, in the owners' schemas and archives, and verified."""
@@ -214,7 +216,7 @@ class _Rehearsal:
         }  # fmt: skip
         if self.original.scoring and self.original.scoring.beside:
             named = (arm for arm, _ in self.original.scoring.public[1:])
-            models["scoring.beside"] = [f"{arm}={models['scoring.released']}" for arm in named]
+            models["scoring.beside"] = [f"{arm}={self.out / 'models' / arm}" for arm in named]
         for body in profile.get("arms", {}).values():
             body["trainer"].pop("gradient_accumulation_steps", None)  # few records a step
         for key, value in {**models, **{k: v for k, (v, _) in CUTS.items()}}.items():
