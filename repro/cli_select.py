@@ -111,7 +111,7 @@ def select(
         screened, who = _screen(
             pool, asked, law, out, model, chosen, by, batch, workers, cache, show.update
         )
-        found = _conclude(pool, screened, law, budget, quotas, {**who, "protocol": asked.hash}, out)
+        found = _conclude(pool, screened, law, budget, quotas, who, out)
     if as_json:
         show_json(found)
     else:
@@ -167,7 +167,7 @@ def _screen(
     from repro.selection.screen import Asking, screen
 
     answerer, weights = answering(model, recipe)
-    identity = asdict(weights)
+    asked, identity = answerer.under(asked), asdict(weights)
 
     def source(sample: Sample) -> str:
         return files.source(sample, pool.benchmark.name, by)
@@ -178,7 +178,7 @@ def _screen(
         clips = means.decoding.clips(asked) if means.decoding else None
         asking = Asking(answerer, asked, identity, clips, means.replies, batch)
         found = screen(pool.benchmark, asking, law, out, source=source, progress=progress)
-    return found, {"model": identity}
+    return found, {"model": identity, "protocol": asked.hash}
 
 
 def _conclude(

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -170,6 +171,8 @@ def how_to_run(cell: Cell) -> str:
         arms = [
             arm for arm in sides if arm and not arm.startswith(START)
         ]  # nobody trains the start
+        if not set(arms) <= _arms(number.paper):
+            return ""
         return f"repro reproduce {recipe} --arms {','.join(arms)}"
     protocol = _protocol(number)
     if protocol is None:
@@ -180,16 +183,25 @@ def how_to_run(cell: Cell) -> str:
     )
 
 
+@cache
+def _arms(paper: str) -> frozenset[str]:
+    """Arms of a paper's recipe; a printed model of another size may have none."""
+    from repro.recipe import Recipe
+
+    return frozenset(Recipe.load(paper, "paper").arms)
+
+
 def _protocol(number: Reported) -> str | None:
-    """The paper's protocol at the printed number of frames, None where there is no such."""
+    """The paper's protocol in the row's own variant, as temporal-r1@no-think, or at the printed
+    number of frames; None where there is no such."""
     from evals import protocols
 
     base = PROTOCOLS.get(number.paper)
     if base is None:
         return None
-    frames = f"{number.protocol.get('frames')}f"
+    said = (f"{number.protocol.get('frames')}f", str(number.protocol.get("prompt")))
     known = protocols.variants(base, number.benchmark)
-    name = f"{base}@{frames}" if frames in known else base
+    name = next((f"{base}@{v}" for v in known if v in said or f"{base}-{v}" in said), base)
     try:
         protocols.load(name, number.benchmark)
     except BadInput:

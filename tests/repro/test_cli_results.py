@@ -174,7 +174,10 @@ def test_the_whole_report_to_a_file_publishes_nothing(tmp_path: Path) -> None:
     assert {paper["paper"] for paper in found["papers"]} >= {"ktr", "ffr"}
 
 
-def test_the_command_on_a_card_is_one_that_is_taken() -> None:
+@pytest.mark.parametrize(
+    ("name", "says"), [("ktr", "video-r1@64f"), ("temporal_r1", "temporal-r1@no-think")]
+)
+def test_the_command_on_a_card_is_one_that_is_taken(name: str, says: str) -> None:
     """Every option exists, every protocol and arm too."""
     import shlex
 
@@ -184,16 +187,16 @@ def test_the_command_on_a_card_is_one_that_is_taken() -> None:
     from results.cells import cells
     from results.reported import load_reported
 
-    paper = load_reported(ROOT / "repro" / "ktr" / "reported.yaml")
-    texts = {how_to_run(cell) for cell in cells(paper) if cell.registered}
-    assert any("--protocol video-r1@64f" in text for text in texts)
-    arms = Recipe.load("ktr", "paper").arms
+    paper = load_reported(ROOT / "repro" / name / "reported.yaml")
+    texts = {how_to_run(cell) for cell in cells(paper)}
+    assert any(f"--protocol {says}" in text for text in texts)
+    arms = Recipe.load(name, "paper").arms
     for text in texts - {""}:
-        program, name, *words = shlex.split(text, comments=True)
-        command = cli.commands[name]
-        with command.make_context(name, words) as context:
+        program, verb, *words = shlex.split(text, comments=True)
+        command = cli.commands[verb]
+        with command.make_context(verb, words) as context:
             assert program == "repro"
             for arm in (context.params.get("arms") or "").split(","):
                 assert arm in {"", *arms}, text
-            if name == "eval":
+            if verb == "eval":
                 protocols.load(context.params["protocol"], context.params["benchmark"])

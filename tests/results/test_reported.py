@@ -121,6 +121,21 @@ def test_digits_and_half_digits() -> None:
     assert find("ktr/main/video-ktr@64/video_holmes/accuracy").half_digit == pytest.approx(0.0005)
 
 
+def test_of_temporal_r1_only_the_readmes_numbers_are_targets() -> None:
+    own = LOADED["temporal_r1"].numbers
+    targets = [n for n in own if n.may_turn_green]
+    assert {n.table for n in targets} == {"readme_table", "readme_text_videoqa"}
+    assert {n.id for n in targets} == {n.id for n in own if n.registered}
+    assert Counter(n.verified for n in own) == {
+        "readme": 10, "third_party": 41, "figure_estimate": 28,
+    }  # fmt: skip
+    assert {n.table for n in cells_of("temporal_r1")} == {"readme_table", "readme_text_videoqa"}
+
+
+def cells_of(paper: str) -> list[Reported]:
+    return [cell.reported for cell in CELLS[paper] if cell.registered]
+
+
 def test_mvp_printed_nothing_we_could_see() -> None:
     assert LOADED["mvp"].numbers == () and "No number seen" in LOADED["mvp"].status
     assert CELLS["mvp"] == []
