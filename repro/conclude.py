@@ -173,7 +173,8 @@ def how_to_run(cell: Cell) -> str:
         ]  # nobody trains the start
         if not set(arms) <= _arms(number.paper):
             return ""
-        return f"repro reproduce {recipe} --arms {','.join(arms)}"
+        profile = _profile(number.paper, number.model.size or "")
+        return f"repro reproduce {number.paper} --profile {profile} --arms {','.join(arms)}"
     protocol = _protocol(number)
     if protocol is None:
         return ""
@@ -189,6 +190,19 @@ def _arms(paper: str) -> frozenset[str]:
     from repro.recipe import Recipe
 
     return frozenset(Recipe.load(paper, "paper").arms)
+
+
+@cache
+def _profile(paper: str, size: str) -> str:
+    """The profile that trains a model of the printed size, as 7B; else `paper`."""
+    from repro.recipe import Recipe
+
+    recipe = Recipe.load(paper, "paper")
+    others = (name for name in recipe.profiles if name not in ("micro", "paper"))
+    sized = {name: recipe.profile(name).model.id for name in others}
+    if size and f"-{size}" not in recipe.model.id:
+        return next((name for name, model in sized.items() if f"-{size}" in model), "paper")
+    return "paper"
 
 
 def _protocol(number: Reported) -> str | None:

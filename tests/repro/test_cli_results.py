@@ -191,6 +191,9 @@ def test_the_command_on_a_card_is_one_that_is_taken(name: str, says: str) -> Non
     texts = {how_to_run(cell) for cell in cells(paper)}
     assert any(f"--protocol {says}" in text for text in texts)
     arms = Recipe.load(name, "paper").arms
+    bigger = [text for text in texts if "_7b" in text and text.startswith("repro reproduce")]
+    assert all("--profile paper_7b" in text for text in bigger)
+    assert bool(bigger) == (name == "temporal_r1")
     for text in texts - {""}:
         program, verb, *words = shlex.split(text, comments=True)
         command = cli.commands[verb]
