@@ -173,7 +173,7 @@ class OpenAITeacher:
         tools = self._tools(failure)
         for turn in range(self.asking.rounds if tools else 0):
             reply = await self._ask(messages, failure.seed + turn, guided=False)
-            asked = toolbox.calls(reply)
+            asked = toolbox.calls(reply)[: self.budget.calls + 1]  # one more is told why not
             if tools is None or not asked:
                 return reply
             messages.append({"role": "assistant", "content": reply})

@@ -35,9 +35,8 @@ BEFORE = (
 )
 AFTER = "\n\nPlease reconsider the question with this additional context and provide your answer."
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(r"<(/?(?:think|answer))>", re.IGNORECASE | re.ASCII)
 _BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 _TAG = re.compile(r"<\s*[/|]?\s*\w|\|>")
 
 
@@ -119,13 +118,7 @@ def parse(reply: str, frames: int | None = None) -> Patch:
     """
     if len(reply) > LONGEST_REPLY:
         raise BadPatch(f"the reply has more than {LONGEST_REPLY} characters")
-    spoken = _after_thought(reply)
-    blocks = _ANSWER.findall(spoken)
-    if not blocks and "<answer" in spoken.lower():
-        raise BadPatch("the answer block is not closed")
-    text = _BOX.sub("", blocks[-1] if blocks else spoken).strip()
-    if fenced := _FENCE.match(text):
-        text = fenced[1]
+    text = _unfenced(_BOX.sub("", _spoken(reply)).strip())
     if not text:
         raise BadPatch("the reply is empty")
     try:
@@ -135,13 +128,27 @@ def parse(reply: str, frames: int | None = None) -> Patch:
     return from_dict(data, frames)
 
 
-def _after_thought(reply: str) -> str:
-    """What follows the reasoning, so that an answer block quoted in it is none."""
-    low = reply.lower()
-    end = low.rfind("</think>")
-    if low.rfind("<think>") > end:
+def _spoken(reply: str) -> str:
+    """The last answer block after the reasoning, or all that follows the reasoning; a block quoted
+    in it is none. One pass, however many tags there are."""
+    tags = [(m[1].lower(), m.start(), m.end()) for m in _TAGS.finditer(reply)]
+    thought = max((i for i, tag in enumerate(tags) if tag[0] == "/think"), default=-1)
+    after = tags[thought + 1 :]
+    if any(name == "think" for name, _, _ in after):
         raise BadPatch("the reasoning is not closed")
-    return reply[end + len("</think>") :] if end >= 0 else reply
+    if not after:
+        return reply[tags[thought][2] :] if thought >= 0 else reply
+    if after[-1][0] != "/answer" or len(after) < 2 or after[-2][0] != "answer":
+        raise BadPatch("the answer block is not closed, or not opened")
+    return reply[after[-2][2] : after[-1][1]]
+
+
+def _unfenced(text: str) -> str:
+    """Without the code fence around all of it."""
+    head, _, rest = text.partition("\n")
+    if head.strip() in ("```", "```json") and rest.endswith("```"):
+        return rest.removesuffix("```").strip()
+    return text
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

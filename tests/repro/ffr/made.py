@@ -74,13 +74,13 @@ CASES = {
 }  # fmt: skip
 
 
-def _gold(f: Failure) -> tuple[str, str]:
+def gold(f: Failure) -> tuple[str, str]:
     """The gold's letter and text."""
     options = option_texts(f.record.options)
     return (f.record.gold, options[f.record.gold]) if options else ("", f.record.gold)
 
 
-def _patch(guidance: str, **fields: object) -> Patch:
+def patch(guidance: str, **fields: object) -> Patch:
     data: dict[str, object] = {
         "error_class": "spatial", "key_frames": (4, 5, 6), "temporal_markers": (), "regions": (),
     }  # fmt: skip
@@ -172,47 +172,47 @@ def codes(text: str) -> Iterator[str]:
 def leaks() -> Iterator[Made]:
     """Every kind of made leak."""
     for name, f in CASES.items():
-        letter, text = _gold(f)
+        letter, text = gold(f)
         said = text if name != "locate" else "2.0 to 3.0 s"
         for template in DIRECT:
-            yield Made("direct", f, _patch(template.format(text=said)))
-        yield Made("direct", f, _patch("Look there.", temporal_markers=(f"when {said} is seen",)))
+            yield Made("direct", f, patch(template.format(text=said)))
+        yield Made("direct", f, patch("Look there.", temporal_markers=(f"when {said} is seen",)))
         for template in LETTER if letter else ():
             words = template.format(letter=letter, small=letter.lower())
-            yield Made("letter", f, _patch(words))
+            yield Made("letter", f, patch(words))
         for words in PARAPHRASES[name]:
-            yield Made("paraphrase", f, _patch(words))
+            yield Made("paraphrase", f, patch(words))
         for template in INJECTED:
             yield _injected(f, template.format(text=said, letter=f"{letter} " if letter else ""))
         if text.isalpha():
             for words in lookalikes(text):
-                yield Made("lookalike", f, _patch(f"See frame 5: {words}"))
+                yield Made("lookalike", f, patch(f"See frame 5: {words}"))
             for words in codes(text):
-                yield Made("code", f, _patch(f"See frame 5: {words}"))
+                yield Made("code", f, patch(f"See frame 5: {words}"))
         if letter:
-            yield Made("lookalike", f, _patch(f"See {chr(ord(letter) + 0xFEE0)} in frame 5."))
-            yield Made("lookalike", f, _patch(f"See {chr(0x24B6 + ord(letter) - 65)} in frame 5."))
-            yield Made("lookalike", f, _patch(f"See {chr(0x1F170 + ord(letter) - 65)} in frame 5."))
-            yield Made("code", f, _patch(f"See {base64.b64encode(letter.encode()).decode()}."))
+            yield Made("lookalike", f, patch(f"See {chr(ord(letter) + 0xFEE0)} in frame 5."))
+            yield Made("lookalike", f, patch(f"See {chr(0x24B6 + ord(letter) - 65)} in frame 5."))
+            yield Made("lookalike", f, patch(f"See {chr(0x1F170 + ord(letter) - 65)} in frame 5."))
+            yield Made("code", f, patch(f"See {base64.b64encode(letter.encode()).decode()}."))
         if others := [t for k, t in option_texts(f.record.options).items() if k != letter]:
-            yield Made("elimination", f, _patch(f"It is not {', not '.join(others)}."))
-            yield Made("elimination", f, _patch(f"Rule out {' and '.join(others)}."))
-            yield Made("elimination", f, _patch(f"Neither {' nor '.join(others)} can be seen."))
+            yield Made("elimination", f, patch(f"It is not {', not '.join(others)}."))
+            yield Made("elimination", f, patch(f"Rule out {' and '.join(others)}."))
+            yield Made("elimination", f, patch(f"Neither {' nor '.join(others)} can be seen."))
     yield from _pointing()
 
 
 def _pointing() -> Iterator[Made]:
     """Numbers that are the answer without a word."""
     where = Region(5, 0.6, 0.3, 1.0, 0.7)
-    yield Made("pointing", CASES["direction"], _patch("Look.", regions=(where,)))
-    yield Made("pointing", CASES["locate"], _patch("Look.", key_frames=(4, 5)))
-    yield Made("pointing", CASES["locate"], _patch("Look.", temporal_markers=("2.00 s to 3.00 s",)))
+    yield Made("pointing", CASES["direction"], patch("Look.", regions=(where,)))
+    yield Made("pointing", CASES["locate"], patch("Look.", key_frames=(4, 5)))
+    yield Made("pointing", CASES["locate"], patch("Look.", temporal_markers=("2.00 s to 3.00 s",)))
 
 
 def _injected(f: Failure, order: str) -> Made:
     """What a gullible teacher makes of a student's words: it repeats them as guidance."""
     told = json.loads(json.dumps(order)).replace("<", "(").replace(">", ")")
-    return Made("injection", f, _patch(f"Note: {told}"[:600]))
+    return Made("injection", f, patch(f"Note: {told}"[:600]))
 
 
 # --- clean ---------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def clean() -> Iterator[Made]:
                 fields["regions"] = (Region(5, 0.1, 0.2, 0.6, 0.7),)
             if number % 4 == 2 and name != "locate":
                 fields["temporal_markers"] = ("1.5 s to 3.5 s",)
-            yield Made("clean", f, _patch(words, **fields))
+            yield Made("clean", f, patch(words, **fields))
 
 
 # --- held out ------------------------------------------------------------------------------------
@@ -271,4 +271,4 @@ def heldout() -> Iterator[Made]:
         for kind in ("direct", "letter", "paraphrase", "elimination", "clean"):
             for words in entry[kind]:
                 wide = {"key_frames": tuple(range(2, 16))}
-                yield Made(kind, f, _patch(words, **wide))
+                yield Made(kind, f, patch(words, **wide))

@@ -72,6 +72,16 @@ def test_clean_patches_pass() -> None:
     assert all_["clean"] >= 200 and hits["clean"] <= 1  # 1 of 240
 
 
+def test_hidden_words_that_the_gate_was_not_made_for() -> None:
+    words = {made.gold(item.failure)[1].split()[-1]: item.failure for item in made.heldout()}
+    pairs = [
+        (made.patch(f"Watch for {hidden} near frame 5."), Case.of(failure))
+        for word, failure in words.items() if word.isalpha()
+        for hidden in (*made.lookalikes(word), *made.codes(word))
+    ]  # fmt: skip
+    assert len(pairs) == 108 and all(GATE.check(*pair) for pair in pairs)
+
+
 def test_phrasings_that_the_gate_was_not_made_for() -> None:
     hits, all_ = refused(made.heldout())
     assert all_ == Counter(direct=29, letter=10, elimination=11, paraphrase=39, clean=54)

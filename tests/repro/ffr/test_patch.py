@@ -37,6 +37,7 @@ def test_the_last_answer_block_is_the_patch() -> None:
     assert parse(f"<answer>B</answer> no: <answer>{GOOD}</answer>") == PATCH
     assert parse(f"<answer><|begin_of_box|>{GOOD}<|end_of_box|></answer>") == PATCH
     assert parse(f"<answer>\n```json\n{GOOD}\n```\n</answer>") == PATCH
+    assert parse(f"İİ<THINK>x</THINK>İ<Answer>{GOOD}</ANSWER>") == PATCH
     assert parse(GOOD) == PATCH  # guided decoding
     assert parse(f"<think>hm</think>\n{GOOD}") == PATCH
 
@@ -58,6 +59,9 @@ def test_an_answer_quoted_in_the_reasoning_is_none() -> None:
         (f"<answer>{GOOD[:-9]}</answer>", "not valid JSON"), (f"<answer>{GOOD}", "not closed"),
         ('<answer>"B"</answer>', "not a JSON object"), ("<answer>[]</answer>", "not a JSON object"),
         ("[" * 10_000, "not valid JSON"), ("x" * 10**5, "more than"),
+        ("<answer>" * 8000, "not closed"), ("<think>" * 9000, "not closed"),
+        ("</answer>" * 7000, "not opened"), ("```json\n" + "\n" * 60_000 + "x", "not valid"),
+        (f"<answer>{GOOD}</answer><answer>", "not closed"), (f"İ<answer>{GOOD}</answer", "closed"),
         (GOOD[:-1] + ', "guidance": "B"}', "not valid JSON"),  # twice
         (GOOD.replace("0.5,", "NaN,"), "not valid JSON"), (GOOD + GOOD, "not valid JSON"),
     ],
