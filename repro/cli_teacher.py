@@ -187,10 +187,11 @@ def serve(
     from dataclasses import replace
 
     from evals.decoding import Decoding
+    from evals.decoding import Limits as Reading
     from repro.ffr import probe as probing
     from repro.ffr.cache import Cache
     from repro.ffr.remote import token
-    from repro.ffr.serve import Desk, Library, server
+    from repro.ffr.serve import PIXELS, Desk, Library, server
     from repro.ffr.service import Limits, Service
     from repro.ffr.teacher import named
 
@@ -201,7 +202,7 @@ def serve(
     asked = None if gate == "off" else replace(rules, audit=gate == "audit")
     limits = Limits(parallel=parallel, timeout=timeout)
     with (
-        Decoding() as decoding,
+        Decoding(limits=Reading(pixels=PIXELS)) as decoding,
         Service(named(name, decoding.read), asked, kept, limits) as service,
         server(Desk(service, Library(found, root, decoding.read)), port, secret) as http,
     ):

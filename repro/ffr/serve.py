@@ -31,6 +31,8 @@ from repro.ffr.teacher import Failure, Read, Repair
 #: Bytes of a request, items in it, frames of an item, characters of a student's reply, seconds
 #: that a request may wait, seconds of silence on a connection.
 LARGEST, ITEMS, FRAMES, LONGEST, WAIT, SILENCE = 4 * 2**20, 64, 64, 64_000, 600.0, 60
+#: Bytes of the decoded frames of one item.
+PIXELS = 2**29
 _KEPT = 8  # clips in memory
 
 
