@@ -52,9 +52,9 @@ def _told(teacher: Teacher, sample: Sample, clip: VideoClip | None, s: Switches,
     return hint(patch, clip, s)
 
 
-def probed(folder: Path, recipe: Recipe) -> dict[str, float]:
-    """For the manifest of a cold start: greedy accuracy on validation without a patch and with
-    those of `oracle` and `random_interval`. A tenth apart, or the start cannot use patches."""
+def probed(folder: Path, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """For the manifest of a cold start: accuracy on validation without a patch and with those of
+    `oracle` and `random_interval`. A tenth apart, or the start cannot use patches."""
     from repro.ffr.gap import gaps
 
     return gaps(folder, recipe, "validation")

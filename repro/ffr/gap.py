@@ -1,6 +1,6 @@
 """What patches are worth to a student at test time: a diagnosis, never a score.
 
-    gap = accuracy with the patch of a teacher - accuracy without, greedy, same questions
+    gap = accuracy with the patch of a teacher - accuracy without, on the same questions
 
 python -m repro.ffr.gap FOLDER ... [--split test]     of checkpoints, in profile micro
 """
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from evals import benchmarks
 from evals.prompts import question_text
 from evals.run import score
 from evals.seeds import derive
-from evals.types import Reply, Sample, VideoClip
+from evals.types import Protocol, Reply, Sample, VideoClip
 from evals.video import Clips
 from repro.core.types import NO_HINT, Hint
 from repro.ffr.demonstrations import of
@@ -28,56 +29,54 @@ from repro.ffr.words import hint
 from repro.recipe import Recipe
 
 TEACHERS = ("oracle", "random_interval")
-AT_ONCE = 48  # questions (chosen)
+AT_ONCE, SAMPLES = 96, 4  # replies at once, and of a question (chosen)
 
 
 def gaps(
     folder: Path, recipe: Recipe, split: str, teachers: Sequence[str] = TEACHERS,
     limit: int | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Greedy accuracy of a checkpoint on a split of the recipe's benchmark: `none`, and under every
-    teacher's patches; the same `.._shown`, over the questions to which the first teacher shows
-    anything, and `shown`, their share. limit: of questions."""
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Accuracy of a checkpoint on a split of the recipe's benchmark, `none` and under every
+    teacher's patches: `sampled` as the recipe asks, avg@4, and `greedy`. limit: of questions."""
     from evals.vlm import load
 
     vlm, samples = load(folder), _samples(recipe, split)[:limit]
     clips, switches = Clips(recipe.training_protocol), of(recipe)
-    hints = {
-        name: [_told(named(name), s, clips.load(s), switches) for s in samples] for name in teachers
-    }
-    seen = [place for place, told in enumerate(hints[teachers[0]]) if told]
-    found = {"shown": round(len(seen) / len(samples), 4)}
-    for name, told in {"none": [NO_HINT] * len(samples), **hints}.items():
-        scores = _scores(vlm, recipe, samples, told, clips)
-        found[name] = _mean(scores)
-        found[f"{name}_shown"] = _mean([scores[place] for place in seen])
+    hints: dict[str, list[Hint]] = {"none": [NO_HINT] * len(samples)}
+    for name in teachers:
+        teacher = named(name)
+        hints[name] = [_told(teacher, s, clips.load(s), switches) for s in samples]
+    drawn = replace(recipe.decoding(), samples=SAMPLES)
+    found = {}
+    for how, decoding in (("sampled", drawn), ("greedy", recipe.decoding(greedy=True))):
+        protocol = recipe.protocol(decoding)
+        found[how] = {
+            name: round(_accuracy(vlm, protocol, samples, told, clips), 4)
+            for name, told in hints.items()
+        }
     return found
-
-
-def _mean(scores: Sequence[float]) -> float:
-    return round(sum(scores) / max(1, len(scores)), 4)
 
 
 def _samples(recipe: Recipe, split: str) -> Sequence[Sample]:
     return benchmarks.load(recipe.evaluation.benchmark, split=split).samples
 
 
-def _scores(
-    vlm: Any, recipe: Recipe, samples: Sequence[Sample], hints: Sequence[Hint], clips: Clips
-) -> list[float]:
-    protocol, found = recipe.protocol(recipe.decoding(greedy=True)), []
-    for first in range(0, len(samples), AT_ONCE):
-        part = samples[first : first + AT_ONCE]
+def _accuracy(
+    vlm: Any, protocol: Protocol, samples: Sequence[Sample], hints: Sequence[Hint], clips: Clips
+) -> float:
+    total, size = 0.0, max(1, AT_ONCE // protocol.decoding.samples)
+    for first in range(0, len(samples), size):
+        part = samples[first : first + size]
         prompts = []
-        for sample, told in zip(part, hints[first : first + AT_ONCE], strict=True):
+        for sample, told in zip(part, hints[first : first + size], strict=True):
             text = told.on(question_text(sample, protocol.prompt))
             prompts.append(vlm.encode(told.beside(clips.load(sample)), text, protocol))
         seeds = [derive("gap", sample.id) for sample in part]
         drawn = vlm.sample(prompts, protocol.decoding, seeds)
-        for sample, (reply,) in zip(part, drawn, strict=True):
-            said = Reply(vlm.text(reply.ids), len(reply.ids), reply.finished)
-            found.append(score(sample, said, 0, protocol).score)
-    return found
+        for sample, replies in zip(part, drawn, strict=True):
+            said = [Reply(vlm.text(r.ids), len(r.ids), r.finished) for r in replies]
+            total += sum(score(sample, r, 0, protocol).score for r in said) / len(said)
+    return total / len(samples)
 
 
 def _told(teacher: Teacher, sample: Sample, clip: VideoClip | None, s: Switches) -> Hint:
