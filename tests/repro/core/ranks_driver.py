@@ -94,8 +94,8 @@ def interfere(request: Request, group: int) -> None:
             self.prompts.build = built.__get__(self.prompts)
         return turn(self, sampler, batch, *rest)
 
-    def advantages(self: Any, rewards: Any) -> Any:
-        found = nan(self, rewards)
+    def advantages(self: Any, *given: Any) -> Any:
+        found = nan(self, *given)
         if fail and fail[:2] == [self.state.global_step + 1, ranks.rank()]:
             if fail[2] == "nan":
                 return [f * float("nan") for f in found]
