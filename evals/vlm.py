@@ -7,7 +7,7 @@ it; position ids are computed by `evals.mrope` and given to every forward, in ge
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,9 @@ class Sampled:
     logp: tuple[float, ...]
     finished: bool
 
+
+#: (place of a prompt, its completions)
+Ended = Callable[[int, list[Sampled]], None]
 
 #: Model types that `VLM` understands. Qwen3-VL tells time in words between the frames; its tower
 #: also feeds the first layers of the language model (DeepStack).
@@ -131,9 +134,7 @@ class VLM:
                 if pad in said:
                     raise BadInput(f"a question must not contain {pad}: {said[:80]!r}")
         media: dict[str, Any] = {} if clip is None else self._media(clip, protocol)
-        prompt = self.processor.apply_chat_template(
-            messages(turn, clip), add_generation_prompt=True, tokenize=False
-        )
+        prompt = self.written(turn, clip)
         if self.tells_time:  # transformers 5 wraps the clip in markers that its rows bring along
             start, pad, end = self._words(self.markers[0], self.video_pad, self.markers[1])
             prompt = prompt.replace(f"{start}{pad}{end}", pad)
@@ -151,6 +152,15 @@ class VLM:
             seconds = 1.0 if protocol.time == "constant" else float(out["second_per_grid_ts"][0])
         encoded = Encoded(ids, torch.empty(3, 0, dtype=torch.long), pixels, grid, seconds)
         return replace(encoded, positions=self.positions(encoded, protocol.positions))
+
+    def written(self, turn: Turn, clip: VideoClip | None) -> str:
+        """The chat template filled, one pad where the clip goes."""
+        return cast(
+            str,
+            self.processor.apply_chat_template(
+                messages(turn, clip), add_generation_prompt=True, tokenize=False
+            ),
+        )
 
     def _words(self, *ids: int) -> list[str]:
         return cast(list[str], self.processor.tokenizer.convert_ids_to_tokens(list(ids)))
@@ -302,20 +312,22 @@ class VLM:
         features: Sequence[Tensor | None] | None = None,
         *,
         shared: bool = False,
+        ended: Ended = lambda place, samples: None,
     ) -> list[list[Sampled]]:
         """`decoding.samples` completions per prompt. Vision pads and markers cannot be drawn.
 
         Prompts are prefilled once, left-padded to one length; their completions share its cache.
         seeds: one per prompt; what is drawn for a prompt does not depend on the prompts beside it.
         features: of the prompts' clips, where they are known already. shared: prefill once what
-        prompts with the same pixels have in common (evals.sharing).
+        prompts with the same pixels have in common (evals.sharing). ended: told the place of each
+        prompt and its completions as soon as the last of them ends, while others still grow.
         """
         training = self.model.training
         self.model.eval()  # in training mode, gradient checkpointing would drop the cache
         try:
             with torch.no_grad():
                 known = self.features(prompts) if features is None else features
-                return self._sample(prompts, decoding, seeds, known, shared)
+                return self._sample(prompts, decoding, seeds, known, shared, ended)
         finally:
             self.model.train(training)
 
@@ -326,6 +338,7 @@ class VLM:
         seeds: Sequence[int],
         features: Sequence[Tensor | None],
         shared: bool,
+        ended: Ended,
     ) -> list[list[Sampled]]:
         from transformers import DynamicCache
 
@@ -343,26 +356,32 @@ class VLM:
         attend = keep[:, None, None].expand(-1, 1, n, -1)
         own = torch.eye(n, dtype=torch.bool, device=self.device).expand(len(prompts), 1, n, n)
         at = torch.tensor([p.next_position for p in prompts], device=self.device)
-        drawn, logps = [], []
+        drawn: list[Tensor] = []
+        logps: list[Tensor] = []
+        found: dict[int, list[Sampled]] = {}
         done = torch.zeros(len(hidden), dtype=torch.bool, device=self.device)
         for step in range(decoding.max_new_tokens):
             token, logp = self._draw(hidden, decoding, generators)
             drawn.append(torch.where(done, self.end, token))
             logps.append(logp)
             done |= torch.isin(token, torch.tensor(self.ends, device=self.device))
-            if bool(done.all()) or step + 1 == decoding.max_new_tokens:
+            last = step + 1 == decoding.max_new_tokens
+            for place, over in enumerate(done.view(-1, n).all(1).tolist()):
+                if (over or last) and place not in found:
+                    found[place] = self._rows(drawn, logps, slice(place * n, place * n + n))
+                    ended(place, found[place])
+            if len(found) == len(prompts):
                 break
             attend = torch.cat([attend, own], -1)
             where = (at + step).view(1, -1, 1).expand(3, -1, n)
             embeds = self.net.get_input_embeddings()(drawn[-1].view(-1, n))
             hidden = self.hidden(embeds, where, attend, cache).flatten(0, 1)
-        rows = [
-            self._trim(ids, lps)
-            for ids, lps in zip(
-                torch.stack(drawn, 1).tolist(), torch.stack(logps, 1).tolist(), strict=True
-            )
-        ]
-        return [rows[i : i + n] for i in range(0, len(rows), n)]
+        return [found[place] for place in range(len(prompts))]
+
+    def _rows(self, drawn: list[Tensor], logps: list[Tensor], rows: slice) -> list[Sampled]:
+        """The completions of these rows, as far as they have been drawn."""
+        ids, lps = (torch.stack([t[rows] for t in part], 1).tolist() for part in (drawn, logps))
+        return [self._trim(*row) for row in zip(ids, lps, strict=True)]
 
     def _prefill(
         self,

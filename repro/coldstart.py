@@ -80,7 +80,8 @@ def train_sft(
         if (out / "done.json").exists():
             tidy(out)
             return
-        shown = taught(recipe.paper, demonstrations.read(path, media, settings.separator))
+        shown: Sequence[Any] = demonstrations.read(path, media, settings.separator)
+        shown = taught(recipe, shown, seed)
         folder.write_json(out / "provenance.json", provenance)
         began = time.perf_counter()
         trainer = _phases(recipe, settings, seed, out, _load(recipe, settings, seed, start, shown),
@@ -94,16 +95,17 @@ def total_steps(recipe: Recipe, steps: int | None = None) -> int:
     return recipe.sft.blind_steps + (steps or recipe.sft.max_steps) if recipe.sft else 0
 
 
-def taught(paper: str, read: Sequence[Any]) -> Sequence[Any]:
+def taught(recipe: Recipe, read: Sequence[Any], seed: int) -> Sequence[Any]:
     """What a paper's cold start learns from these demonstrations: `shown` of its module
     demonstrations, else the demonstrations as they are."""
-    own = _own(paper)
-    found: Sequence[Any] = read if own is None else own.shown(read)
+    own = demonstrations_of(recipe.paper)
+    found: Sequence[Any] = read if own is None else own.shown(read, recipe, seed)
     return found
 
 
-def _own(paper: str) -> Any:
-    """A paper's module `demonstrations`: `shown`, and `TOKENS` that its start checkpoint lacks."""
+def demonstrations_of(paper: str) -> Any:
+    """A paper's module `demonstrations`, None where it has none: `shown`, and if it has them
+    `TOKENS` that its start checkpoint lacks and `probed`, more for the manifest."""
     name = f"repro.{paper}.demonstrations"
     known = paper in papers() and importlib.util.find_spec(name) is not None
     return importlib.import_module(name) if known else None
@@ -149,7 +151,7 @@ def _load(
 ) -> Any:
     if start is not None:
         vlm = trainable(start, settings.model.freeze_vision, settings.bf16)
-        own = _own(recipe.paper)
+        own = demonstrations_of(recipe.paper)
         return extended(vlm, own.TOKENS) if hasattr(own, "TOKENS") else vlm
     from evals.prompts import question_text
     from evals.vlm import VLM
@@ -157,7 +159,7 @@ def _load(
 
     prompt = recipe.training_protocol.prompt
     tokens = student.tokenizer(
-        [f"{question_text(d.sample, prompt)}\n{d.completion}" for d in shown]
+        [f"{d.hint.on(question_text(d.sample, prompt))}\n{d.completion}" for d in shown]
     )
     return VLM(student.model(tokens, seed), student.processor(tokens))
 

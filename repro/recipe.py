@@ -188,6 +188,7 @@ class SFT:
     without their clips first, max_steps: of the whole; each phase has a schedule of its own.
     shuffle: batches drawn anew each step, or epoch by epoch. stop_at: greedy accuracy on stop_split
     of the recipe's benchmark, asked every check_every steps of the second phase, that ends it.
+    patched: share of the demonstrations that `repro/<paper>/demonstrations.py` may add words to.
     """
 
     model: Model
@@ -211,12 +212,19 @@ class SFT:
     stop_split: str
     check_every: int
     save_steps: int
+    patched: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share that is none."""
+        if not 0 <= self.patched <= 1:
+            raise ValueError(f"patched must lie in [0, 1], not {self.patched}")
 
 
 @dataclass(frozen=True)
 class View:
     """What the model is shown; fields as in evals.types.Protocol. `prompt` is training's, and so
-    are `system` (None: the chat template's own) and `total_pixels` (over all frames, 0: no limit).
+    are `system` (None: the chat template's own), `total_pixels` (over all frames, 0: no limit) and
+    `sampling` (the law by which frames are chosen).
     """
 
     id: str
@@ -231,6 +239,7 @@ class View:
     time: Literal["true", "constant"]
     system: str | None = None
     total_pixels: int = 0
+    sampling: str = "video-r1"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ LABELS = {
     "selected": "both, selected 10 %",
     "random_records": "both, random 10 %",
     "sft": "SFT",
+    "ffr": "FFR",
+    "ffr_retry": "FFR (second try)",
+    "ffr_random": "FFR (random place)",
+    "ffr_kappa0": "FFR (no tax)",
+    "ffr_best": "FFR (best of group)",
+    "ffr_distilled": "FFR (distilled)",
+    "ffr_null": "FFR (no teacher)",
+    "ffr_released": "FFR (released)",
 }
 
 

@@ -79,9 +79,10 @@ class Collector:
         see(prompts)
         again = ("again", attempt) if attempt else ()
         seeds = [derive(self.seed, batch, place, *again) for place in places]
-        groups = sampler.groups(prompts, self.settings.num_generations, seeds)
+        n = self.settings.num_generations
+        groups = sampler.groups(prompts, n, seeds, self.method.sampled)
         groups = [g.with_auxiliary(self.method.auxiliary(g, sampler)) for g in groups]
-        groups = [self.method.repair(g, sampler) for g in groups]
+        groups = self.method.repair(groups, sampler, self.prompts)
         return [(g, self.method.rewards(g)) for g in groups]
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from evals import sharing
 from evals.errors import BadInput
-from evals.prompts import render
-from evals.types import Protocol
+from evals.prompts import Turn, render
+from evals.types import Protocol, VideoClip
 from evals.video import Clips, Wanted
-from evals.vlm import VLM
-from repro.core.types import Prompt, Record
+from evals.vlm import VLM, Encoded
+from repro.core.types import Hint, Prompt, Record
 
 
 class Records:
@@ -62,13 +63,8 @@ class Prompts:
             self._built.move_to_end(record.id)
             return self._built[record.id]
         clip = self.clips.load(record)
-        turn = render(record, self.protocol, clip.seconds if clip else ())
-        encoded = self.vlm.encode(clip, turn, self.protocol)
-        if self.max_length is not None and len(encoded.ids) > self.max_length:
-            raise BadInput(
-                f"the prompt of record {record.id} has {len(encoded.ids)} tokens, more than "
-                f"max_prompt_length {self.max_length}; raise it, or lower max_frames or max_pixels"
-            )
+        encoded = self.vlm.encode(clip, self._turn(record, clip), self.protocol)
+        self._check(record, encoded)
         part = part_of(record)
         same = (p for p in self._built.values() if part is not None and part_of(p.record) == part)
         twin = next(same, None)
@@ -80,6 +76,42 @@ class Prompts:
         while self._held > self.keep and len(self._built) > 1:
             self._held -= _bytes(self._built.popitem(last=False)[1])
         return prompt
+
+    def _turn(self, record: Record, clip: VideoClip | None) -> Turn:
+        return render(record, self.protocol, clip.seconds if clip else ())
+
+    def hinted(self, prompt: Prompt, hint: Hint) -> Prompt:
+        """The same question about the same clip, with a hint. Without pictures the clip's pixels
+        are kept. Raises BadInput for one that is too long."""
+        plain = self._turn(prompt.record, prompt.clip)
+        turn = replace(plain, text=hint.on(plain.text))
+        if hint.frames:
+            clip = hint.beside(prompt.clip)
+            encoded = self.vlm.encode(clip, turn, self.protocol)
+            hinted = replace(prompt, clip=clip, encoded=encoded)
+        else:
+            hinted = replace(prompt, encoded=self._reworded(prompt, plain, turn))
+        self._check(prompt.record, hinted.encoded)
+        return hinted
+
+    def _reworded(self, prompt: Prompt, plain: Turn, turn: Turn) -> Encoded:
+        written = (self.vlm.written(t, prompt.clip) + t.prefix for t in (plain, turn))
+        asked = [sharing.Asked(prompt.clip, words) for words in written]
+
+        def whole(place: int) -> Encoded:
+            if place == 0:
+                return prompt.encoded
+            fresh = self.vlm.encode(prompt.clip, turn, self.protocol)
+            return replace(fresh, pixels=prompt.encoded.pixels)
+
+        return sharing.encode(self.vlm, asked, self.protocol, whole)[1]
+
+    def _check(self, record: Record, encoded: Encoded) -> None:
+        if self.max_length is not None and len(encoded.ids) > self.max_length:
+            raise BadInput(
+                f"the prompt of record {record.id} has {len(encoded.ids)} tokens, more than "
+                f"max_prompt_length {self.max_length}; raise it, or lower max_frames or max_pixels"
+            )
 
 
 def part_of(record: Record) -> Hashable:

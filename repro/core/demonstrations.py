@@ -23,16 +23,18 @@ from evals.types import Protocol, Sample
 from evals.video import Clips
 from evals.vlm import VLM, Encoded
 from repro.core.data import part_of
+from repro.core.types import NO_HINT, Hint
 
 KEEP = 2 << 30  # bytes of pixels kept for a later epoch (chosen)
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A question and the text to answer it with."""
+    """A question, what is added to it, and the text to answer it with."""
 
     sample: Sample
     completion: str
+    hint: Hint = NO_HINT
 
 
 def read(path: Path, videos: Path, separator: str) -> list[Demonstration]:
@@ -87,7 +89,8 @@ class Examples:
         return len(self.demonstrations)
 
     def __getitem__(self, index: int) -> Example:
-        part = None if self.blind else part_of(self.demonstrations[index].sample)
+        shown = self.demonstrations[index]
+        part = None if self.blind else (part_of(shown.sample), shown.hint.frames, shown.hint.box)
         film = self._films.setdefault(part, {})
         self._films.move_to_end(part)
         if index not in film:
@@ -105,6 +108,8 @@ class Examples:
         shown = self.demonstrations[index]
         clip = None if self.blind else self.clips.load(shown.sample)
         turn = render(shown.sample, self.protocol, clip.seconds if clip else ())
+        if shown.hint and not self.blind:
+            clip, turn = shown.hint.beside(clip), replace(turn, text=shown.hint.on(turn.text))
         prompt = self.vlm.encode(clip, turn, self.protocol)
         ids = self.vlm.processor.tokenizer(shown.completion, add_special_tokens=False)["input_ids"]
         if len(prompt.ids) + len(ids) + 1 > self.max_length:

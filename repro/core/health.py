@@ -8,6 +8,7 @@
 | drift      | KL to the reference above 2 nats per token                                      |
 | truncated  | over half of the rollouts hit the token limit                                   |
 | mismatch   | sampler and scorer disagree on one token by more than 0.01 nats (bf16: 1)        |
+| teacher    | over half of the calls to FFR's teacher failed: timeouts, errors, circuit open   |
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def alarms(metrics: Mapping[str, float], *, exact: bool = True) -> list[str]:
         "drift": metrics["kl"] > 2.0,
         "truncated": metrics["truncated"] > 0.5,
         "mismatch": metrics["mismatch"] > MISMATCH["exact" if exact else "bf16"],
+        "teacher": metrics.get("teacher_down", 0.0) > 0.5,
     }
     return [name for name, raised in rules.items() if raised]
 

@@ -3,22 +3,25 @@
 GRPO is the method that fills nothing. A paper subclasses `Method` and overrides what it changes:
 
     records      which records a step trains on           (curriculum, mixing)
+    sampled      told of each group while others grow     (FFR: asks its teacher)
     auxiliary    rollouts that only inform rewards        (T-GRPO)
     repair       replace failed rollouts                  (FFR)
     rewards      reward parts per rollout, summed
     token_weights   (G, C), zeros drop a token            (KTR)
     adjust       the last word on rewards                 (group bonuses, length bonus)
+    counted      what to count of a part's groups, and    (FFR: repairs)
+    rates        what follows from the sums of the step
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from evals.seeds import derive
-from repro.core.data import Records
+from repro.core.data import Prompts, Records
 from repro.core.rewards import accuracy_reward, format_rewards, length_bonus, t_grpo_bonus
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Record, Rollout, TokenScores
@@ -47,9 +50,12 @@ class Method:
         """Rollouts without gradient that `adjust` may look at."""
         return []
 
-    def repair(self, group: Group, sample: Sampler) -> Group:
-        """The group with failed rollouts replaced."""
-        return group
+    def sampled(self, group: Group) -> None:
+        """A group is whole, while others may still be sampled: must return at once."""
+
+    def repair(self, groups: list[Group], sample: Sampler, prompts: Prompts) -> list[Group]:
+        """The groups of a round, in order, with failed rollouts replaced."""
+        return groups
 
     def rewards(self, group: Group) -> Rewards:
         """Reward parts, each (G,) fp32; the parts are logged by name and summed."""
@@ -80,6 +86,15 @@ class Method:
             lengths = (weights > 0).sum(-1).float().cpu()
         bonus = length_bonus(rewards["accuracy"], lengths, rule.window, rule.bonus)
         return {**rewards, "length_bonus": bonus}
+
+    def counted(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Counts over groups of one process, by name; summed over parts and processes and logged
+        as `n_<name>`."""
+        return {}
+
+    def rates(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of a step that follow from its summed counts, by their names in `counted`."""
+        return {}
 
 
 class TGRPO(Method):

@@ -53,6 +53,7 @@ from repro.recipe import Switches
 from repro.recipe import Trainer as Settings
 
 BY_TOKENS = ("bnpo", "dapo", "cispo")  # losses divided by the batch's tokens, not a completion's
+COUNT = "n_"  # a metric of this beginning is a count of the method's
 #: How a metric of several parts of a step becomes one; the mean, where nothing else is said.
 COMBINED: dict[str, Callable[[Sequence[float]], float]] = {
     "tokens": sum, "patches": sum, "resampled": sum, "mismatch": max
@@ -222,8 +223,9 @@ class GroupTrainer(DurableTrainer):
         with ranks.alike():
             refuse_nan(ranks.total(loss.item(), loss.device), step + 1)
         spent = {name: now - began[name] for name, now in self._spent().items()}
-        self._measured.append({**_metrics(scored), **measured, **spent})
-        self.metrics = _combined(self._measured)
+        counts = {f"{COUNT}{name}": n for name, n in self.method.counted(scored.groups).items()}
+        self._measured.append({**_metrics(scored), **measured, **spent, **counts})
+        self.metrics = self._rated(_combined(self._measured))
         if step + 1 == self.settings.max_steps and part == 0 and ranks.rank() == 0:
             self._write_view(scored)
         self.stage("backward")
@@ -422,6 +424,10 @@ class GroupTrainer(DurableTrainer):
             "tokens": sum(v.tokens for v in models), "patches": sum(v.patches for v in models)
         }  # fmt: skip
 
+    def _rated(self, metrics: dict[str, float]) -> dict[str, float]:
+        sums = {n.removeprefix(COUNT): v for n, v in metrics.items() if n.startswith(COUNT)}
+        return {**metrics, **self.method.rates(sums)} if sums else metrics
+
     def _write_view(self, scored: Scored) -> None:
         shown = view(
             self.vlm, self.method, scored.groups, scored.rewards, scored.gains, scored.scores,
@@ -445,7 +451,8 @@ class GroupTrainer(DurableTrainer):
             norm = logs["grad_norm"] if logs["grad_norm"] >= 0 else math.inf
             with ranks.alike():
                 refuse_nan(norm, step, "gradient norm")  # before the step is saved
-        measured = _combined([m for each in ranks.gather(self._measured) for m in each])
+        every = [m for each in ranks.gather(self._measured) for m in each]
+        measured = self._rated(_combined(every))
         row = {"step": step, **measured, "seconds": seconds, **logs}
         row["alarms"] = alarms(row, exact=not self.settings.bf16)
         self.metrics = row
@@ -561,4 +568,5 @@ def _combined(measured: Sequence[dict[str, float]]) -> dict[str, float]:
         for name, value in part.items():
             found[name].append(value)
     mean: Callable[[Sequence[float]], float] = lambda values: sum(values) / len(values)  # noqa: E731
-    return {name: COMBINED.get(name, mean)(values) for name, values in found.items()}
+    how = {name: sum if name.startswith(COUNT) else COMBINED.get(name, mean) for name in found}
+    return {name: how[name](values) for name, values in found.items()}

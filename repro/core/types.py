@@ -25,6 +25,39 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What is added to a question: words, and the frames of its clip that are shown again as
+    pictures, one for each `<image>` in the words. box: of them only this part, x1, y1, x2, y2 in
+    shares of their sides. first: the words stand before the question."""
+
+    words: str = ""
+    frames: tuple[int, ...] = ()
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    first: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.words)
+
+    def on(self, text: str) -> str:
+        """The question's text with the words."""
+        return self.words + text if self.first else text + self.words
+
+    def beside(self, clip: VideoClip | None) -> VideoClip | None:
+        """The clip with the pictures."""
+        if clip is None or not self.frames:
+            return clip
+        height, width = clip.frames.shape[1:3]
+        x1, y1, x2, y2 = self.box
+        rows = slice(round(y1 * height), max(round(y2 * height), round(y1 * height) + 1))
+        columns = slice(round(x1 * width), max(round(x2 * width), round(x1 * width) + 1))
+        shown = (clip.frames[k, rows, columns].copy() for k in self.frames)
+        return replace(clip, images=(*clip.images, *shown))
+
+
+NO_HINT = Hint()
+
+
+@dataclass(frozen=True)
 class Rollout:
     """One completion. `prompt` is what it was sampled under; its loss is taken under
     `loss_prompt`, which differs only for repaired rollouts (FFR).

@@ -8,18 +8,17 @@ What vLLM computes for itself, and which of its caches go stale: see evals.vllm_
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from evals.errors import BadInput, EnvironmentFault
 from evals.types import Decoding
 from evals.vllm_model import VLLM, pack_head, refuse_words, require
-from evals.vlm import VLM
+from evals.vlm import VLM, Sampled
 from repro.core import lora
 from repro.core.rollout import Sampler
-from repro.core.types import Prompt, Rollout
+from repro.core.types import Prompt
 from repro.recipe import Trainer as Settings
 
 MODES = ("colocate", "server")
@@ -55,19 +54,17 @@ class VLLMSampler(Sampler):
         )  # fmt: skip
         self.llm = self.engine.llm
 
-    def __call__(
-        self, prompts: Sequence[Prompt], n: int, seeds: Sequence[int]
-    ) -> list[list[Rollout]]:
-        """n completions for each prompt, in order; seeds: one per prompt.
+    def draw(
+        self, prompts: Sequence[Prompt], decoding: Decoding, seeds: Sequence[int],
+        ended: Callable[[int, list[Sampled]], None], shared: bool,
+    ) -> None:  # fmt: skip
+        """vLLM tells of all completions when the last one ends, and shares what it can by itself.
 
         Raises BadInput for a prompt too long, BlindForward when vLLM expanded it differently.
         """
-        decoding = replace(self.decoding, samples=n)
         drawn = self.engine.generate([p.encoded for p in prompts], decoding, seeds)
-        return [
-            [Rollout(p, p, s.ids, self.vlm.text(s.ids), s.finished, logp=s.logp) for s in samples]
-            for p, samples in zip(prompts, drawn, strict=True)
-        ]
+        for place, samples in enumerate(drawn):
+            ended(place, samples)
 
     def sync(self, model: Any) -> None:
         """Give the engine the model's current weights, and drop what the old ones left behind."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from evals.extract import intervals
 from evals.types import Sample
 from repro.core.demonstrations import Demonstration
+from repro.recipe import Recipe
 
 #: What the student of ktr, from which this one goes on, would spell letter by letter (chosen).
 TOKENS = (
@@ -24,7 +25,7 @@ TOKENS = (
 )  # fmt: skip
 
 
-def shown(read: Sequence[Demonstration]) -> list[Demonstration]:
+def shown(read: Sequence[Demonstration], recipe: Recipe, seed: int) -> list[Demonstration]:
     """The same demonstrations, their answer written as `answer` does."""
     return [replace(d, completion=_written(d)) for d in read]
 

@@ -2,6 +2,7 @@
 
 repro tiny build --for ktr          about 15 minutes on one core; run again, it continues
 repro tiny build --for temporal_r1  goes on from the student of ktr
+repro tiny build --for ffr          goes on from the student of ktr
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from evals import benchmarks
 from evals.errors import BadInput
-from repro.coldstart import total_steps, train_sft
+from repro.coldstart import demonstrations_of, total_steps, train_sft
 from repro.core import checkpoint
 from repro.folder import read_json
 from repro.recipe import Recipe, papers
@@ -60,6 +61,9 @@ def build(
         "parameters": _parameters(folder),
         "validation": measure(folder, recipe),
     }
+    own = demonstrations_of(paper)
+    if hasattr(own, "probed"):
+        entry["patched"] = own.probed(folder, recipe)
     _remember(paper, entry, folder.parent / "manifest.json")
     shutil.rmtree(run)
     return entry

@@ -155,7 +155,10 @@ class Ours(Step):
         ours, given = self, self.scene.given
 
         class Given(kind):
-            def repair(self, group: Group, sample: Sampler) -> Group:
+            def repair(self, groups: list[Group], sample: Sampler, prompts: Prompts) -> list[Group]:
+                return [self._given(group) for group in groups]
+
+            def _given(self, group: Group) -> Group:
                 frames = 2 * int(group.prompt.encoded.grid[0, 0])
                 shuffle = seeded(derive(group.seed, "shuffle"))  # as the shuffled pass will draw
                 ours.order = permutation(frames, switches.identity, shuffle)

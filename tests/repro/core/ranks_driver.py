@@ -9,12 +9,15 @@ a gloo group, as torchrun would have started it.
              freeze              whether the vision tower is frozen
              order               place of the record in the data, place by place over the steps
              kill                [step, rank]: SIGKILL of all processes while that step is computed
+             paper               whose recipe, ktr by default
              fail                [step, rank, what]: what goes wrong there
+             teacher             of this rank never answers
     answer   codes, said (one per process), seconds
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -36,13 +39,15 @@ from repro.core import method, ranks
 from repro.core.collect import Collector
 from repro.core.data import Records
 from repro.core.trainer import GroupTrainer
+from repro.ffr import method as ffr
+from repro.ffr.service import Limits, Service
 from repro.recipe import Recipe
 
 Request = dict[str, Any]
 
 
 def recipe(request: Request) -> Recipe:
-    full = Recipe.load("ktr")
+    full = Recipe.load(request.get("paper", "ktr"))
     small = {
         "prompts_per_step": 4, "num_generations": 4, "max_completion_length": 8,
         "learning_rate": 1e-3, "save_steps": 1, **request.get("trainer", {}),
@@ -60,6 +65,15 @@ def recipe(request: Request) -> Recipe:
 def pay_parity(rollouts: Any) -> torch.Tensor:
     """A random student earns nothing, so it is paid by the parity of what it wrote."""
     return torch.tensor([float(sum(r.ids) % 2) for r in rollouts])
+
+
+class Silent:
+    """A teacher that takes a call and is never heard of again."""
+
+    id, second_try, stores = "silent@1", False, False
+
+    async def patch(self, failure: Any) -> Any:
+        await asyncio.sleep(3600)
 
 
 def interfere(request: Request, group: int) -> None:
@@ -91,6 +105,8 @@ def interfere(request: Request, group: int) -> None:
                 signal.raise_signal(signal.SIGTERM)
         return found
 
+    if int(os.environ.get("RANK", "0")) == request.get("teacher"):
+        ffr.opened = lambda switches: Service(Silent(), limits=Limits(timeout=0.2, tries=1))
     turn = Collector._round
     Collector.collect, Collector._round = collect, round_
     GroupTrainer._advantages = advantages
@@ -101,7 +117,7 @@ def interfere(request: Request, group: int) -> None:
 
 def child(request: Request, answer: int, group: int) -> None:
     exits.listen()
-    method.accuracies = pay_parity
+    method.accuracies = ffr.accuracies = pay_parity
     interfere(request, group)
     code, said = 0, ""
     data = Path(request["data"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evals.types import Decoding
 from evals.vlm import VLM
-from repro.core.data import Records
+from repro.core.data import Prompts, Records
 from repro.core.method import TGRPO, Method, accuracies
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Record, Rollout, TokenScores
@@ -35,11 +35,17 @@ def test_hooks_run_in_order_on_whole_groups(trainer: Callable[..., Any]) -> None
             calls.append("auxiliary")
             return sample([group.prompt], 1, [group.seed])[0]
 
-        def repair(self, group: Group, sample: Sampler) -> Group:
+        def sampled(self, group: Group) -> None:
+            calls.append("sampled")
+            assert len(group.rollouts) == 4
+
+        def repair(self, groups: list[Group], sample: Sampler, prompts: Prompts) -> list[Group]:
             calls.append("repair")
-            assert len(group.auxiliary) == 1
-            new = sample([group.prompt], 1, [group.seed])[0]
-            return replace(group, rollouts=(*group.rollouts[:3], *new))
+            assert [len(g.auxiliary) for g in groups] == [1, 1]
+            new = sample([g.prompt for g in groups], 1, [g.seed for g in groups])
+            return [
+                replace(g, rollouts=(*g.rollouts[:3], *n)) for g, n in zip(groups, new, strict=True)
+            ]
 
         def rewards(self, group: Group) -> dict[str, Tensor]:
             calls.append("rewards")
@@ -62,7 +68,7 @@ def test_hooks_run_in_order_on_whole_groups(trainer: Callable[..., Any]) -> None
     t = trainer("grpo", steps=1, method=Spy, paid=False)
     t.train()
     assert calls == [
-        "records 0", "auxiliary", "auxiliary", "repair", "repair", "rewards", "rewards",
+        "records 0", "sampled", "sampled", "auxiliary", "auxiliary", "repair", "rewards", "rewards",
         "token_weights", "token_weights", "adjust", "adjust",
     ]  # fmt: skip
     assert t.metrics["reward"] == pytest.approx(1.5 + 1 + 10)
@@ -104,7 +110,10 @@ def test_t_grpo_samples_half_as_many_on_shuffled_frames_of_videos_only(
     shown: list[Any] = []
     sample = sampler.vlm.sample
     monkeypatch.setattr(
-        sampler.vlm, "sample", lambda p, *more: shown.extend(p) or sample(p, *more), raising=False
+        sampler.vlm,
+        "sample",
+        lambda p, *a, **k: shown.extend(p) or sample(p, *a, **k),
+        raising=False,
     )
     rollouts = method.auxiliary(group_of(asked.video, [2] * 8), sampler)
     assert len(rollouts) == 4 and len(shown) == 1

@@ -317,6 +317,20 @@ def test_what_fails_in_one_process_ends_all(
     assert [p.name for p in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
+def test_a_teacher_that_one_process_cannot_reach_hangs_nobody(run: Run, tmp_path: Path) -> None:
+    """Its calls time out, the other's are answered; both train on, and the log counts for both."""
+    answer = run(
+        tmp_path, paper="ffr", arm="ffr_retry", teacher=1, switches={"deadline": 1.0}, steps=2
+    )
+    assert answer["codes"] == [0, 0], answer["said"]
+    for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()):
+        lost = row.get("n_teacher_timeout", 0) + row.get("n_teacher_circuit_open", 0)
+        assert row["n_rollouts"] == 16 and row["n_failed"] == row["n_teacher_retry"] + lost
+        assert lost > 0 and row["n_repaired"] == row["n_teacher_retry"] > 0
+        assert row["teacher_down"] == pytest.approx(lost / row["n_failed"])
+        assert ("teacher" in row["alarms"]) == (row["teacher_down"] > 0.5)
+
+
 def test_a_signal_to_one_process_lets_the_step_of_all_end_and_be_saved(
     run: Run, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from evals.errors import BadInput
 from evals.types import Sample
 from evals.vlm import VLM
 from repro.core import lora
+from repro.core.data import Prompts
 from repro.core.health import Diverged
 from repro.core.method import Method
 from repro.core.rollout import Sampler
@@ -64,7 +65,7 @@ def fixed(
 
     def fix(lengths: Sequence[int] = LENGTHS, text: Sequence[str] | None = None) -> None:
         def groups(
-            self: Sampler, prompts: Sequence[Prompt], n: int, seeds: Sequence[int]
+            self: Sampler, prompts: Sequence[Prompt], n: int, seeds: Sequence[int], sampled: Any
         ) -> list[Group]:
             assert n == len(lengths)
             made = [complete(p, lengths, seed=i) for i, p in enumerate(prompts)]
@@ -184,9 +185,11 @@ def test_mismatch_compares_token_by_token(
 
 def test_a_repaired_rollout_is_compared_with_its_own_draw(trainer: Make) -> None:
     class Repairs(Method):
-        def repair(self, group: Group, sample: Sampler) -> Group:
-            new = sample([group.prompt], 1, [group.seed])[0]
-            return replace(group, rollouts=(*new, *group.rollouts[1:]))
+        def repair(self, groups: list[Group], sample: Sampler, prompts: Prompts) -> list[Group]:
+            new = sample([g.prompt for g in groups], 1, [g.seed for g in groups])
+            return [
+                replace(g, rollouts=(*n, *g.rollouts[1:])) for g, n in zip(groups, new, strict=True)
+            ]
 
     t = trainer("grpo", steps=1, method=Repairs)
     t.train()

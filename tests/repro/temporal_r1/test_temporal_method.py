@@ -134,7 +134,7 @@ def timed(films: Callable[..., Path]) -> Path:
 
 
 def test_what_is_taught_earns_full_marks_and_is_read_as_its_gold(timed: Path) -> None:
-    shown = taught("temporal_r1", core.read(timed, timed.parent, ""))
+    shown = taught(Recipe.load("temporal_r1"), core.read(timed, timed.parent, ""), 0)
     kinds = {d.sample.kind for d in shown}
     assert kinds == {"multiple choice", "temporal grounding", "grounded qa"}
     for d in shown:
@@ -144,7 +144,7 @@ def test_what_is_taught_earns_full_marks_and_is_read_as_its_gold(timed: Path) ->
         assert {t for t in terms if t is not None} == {1.0}, d.completion
         answer = extract(d.completion, s.kind, "reelproof", s.options)
         assert isinstance(answer, Answer) and grade(answer, s.gold, s.kind, s.options, 1.0) == 1.0
-    assert taught("ktr", shown) is shown
+    assert taught(Recipe.load("ktr"), shown, 0) is shown
 
 
 def test_new_tokens_begin_as_the_mean_of_what_spelt_them(student: VLM) -> None:
