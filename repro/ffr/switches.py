@@ -23,7 +23,7 @@ class Switches(recipe.Switches):
     second_length: tokens of a second answer, None for as many as the first may have.
     patch_fields, patch_words: what of a patch is said, and how (repro.ffr.words). patch_images: so
     many of its key frames are shown again as pictures, 0 for text only; patch_zoom: of them its
-    first region alone.
+    first region alone, of the region's own frame where every frame is a key frame.
     """
 
     teacher: str

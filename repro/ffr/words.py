@@ -25,11 +25,10 @@ def hint(patch: Patch | None, clip: VideoClip | None, s: Switches) -> Hint:
     nothing in these words."""
     if patch is None:
         return NO_HINT
-    frames = spread(patch, clip, s.patch_images)
-    box = BOX
-    if s.patch_zoom and patch.regions:
+    frames, box = spread(patch, clip, s.patch_images), BOX
+    if s.patch_zoom and s.patch_images and clip is not None and patch.regions:
         r = patch.regions[0]
-        box = (r.x1, r.y1, r.x2, r.y2)
+        frames, box = frames or (r.frame,), (r.x1, r.y1, r.x2, r.y2)
     marks = " ".join([IMAGE] * len(frames))
     if s.patch_words == "paper":
         seconds = () if clip is None or clip.modality != "video" else clip.seconds

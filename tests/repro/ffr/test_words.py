@@ -68,6 +68,9 @@ def test_where_each_form_stands(recipe: Recipe) -> None:
     zoomed = shown(PATCH, "frames", patch_images=1, patch_zoom=True).beside(CLIP)
     assert zoomed is not None and zoomed.images[0].shape == (2, 2, 3)
     assert not shown(None, "paper") and not shown(PATCH, "frames")
+    whole = replace(PATCH, key_frames=tuple(range(8)))
+    assert not shown(whole, "frames", patch_images=2)
+    assert shown(whole, "frames", patch_images=2, patch_zoom=True).frames == (TOP_LEFT.frame,)
     assert NO_HINT.on("Q") == "Q" and NO_HINT.beside(CLIP) is CLIP
 
 
@@ -78,7 +81,7 @@ def test_a_third_of_the_demonstrations_carry_the_oracle_s_patch(
     told = demonstrations.shown(read, recipe, 0)
     assert [(t.sample, t.completion) for t in told] == [(r.sample, r.completion) for r in read]
     hinted = [t for t in told if t.hint]
-    assert 0.1 < len(hinted) / len(read) < 0.34  # some patches name every frame: nothing to show
+    assert 0.2 < len(hinted) / len(read) < 0.45
     assert all(t.hint.frames and t.hint.first for t in hinted)
     assert demonstrations.shown(read, recipe, 0) == told != demonstrations.shown(read, recipe, 1)
 
