@@ -116,6 +116,17 @@ class Forecast:
     download_gib: float | None
     unknown: tuple[str, ...]
     bill: Bill | None = None
+    teacher: TeacherBill | None = None
+
+
+@dataclass(frozen=True)
+class TeacherBill:
+    """Calls to a teacher's model over all arms and seeds, none of them repeated, and their tokens;
+    None where nobody knows what a call takes."""
+
+    arms: tuple[str, ...]
+    calls: int
+    tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,20 @@ def forecast(
         download_gib=recipe.cost.download_gib,
         unknown=tuple(_unknown(recipe)),
         bill=known,
+        teacher=_teacher(recipe, arms, len(seeds)),
     )
+
+
+def _teacher(recipe: Recipe, arms: Sequence[str], seeds: int) -> TeacherBill | None:
+    """One call for every rollout that fails."""
+    asking = [a for a in map(recipe.arm, arms) if a.switches.repairs(a.method) == "asking"]
+    failed, each = recipe.cost.failed_share, recipe.cost.teacher_tokens
+    if not asking or failed is None:
+        return None
+    trainers = [a.trainer for a in asking]
+    rollouts = sum(t.max_steps * t.prompts_per_step * t.num_generations for t in trainers)
+    calls = round(rollouts * seeds * failed)
+    return TeacherBill(tuple(a.name for a in asking), calls, None if each is None else calls * each)
 
 
 def _minutes(
@@ -341,12 +365,16 @@ class _Case:
             temporal="temporal" in counted and not image,
             auxiliary=arm.method == "t_grpo" and not image, checkpointing=t.gradient_checkpointing,
         )  # fmt: skip
+        if arm.switches.repairs(arm.method) != "no":
+            failed = self.recipe.cost.failed_share or 0.0
+            passes["repair"] = cost.sampling(self.sizes, asked, share=failed)
         return cost.summed(passes.values())
 
     def _step_seconds(self, arm: Arm) -> float:
         """A card's prompts are sampled together, part by part, and computed one after another."""
         t, gpus = arm.trainer, self.hardware.gpus
-        work, rounds = self.step(arm), 2 if arm.method == "t_grpo" else 1
+        again = arm.method == "t_grpo" or arm.switches.repairs(arm.method) != "no"
+        work, rounds = self.step(arm), 2 if again else 1
         own = Work(
             flop=work.flop / gpus,
             steps=rounds * t.gradient_accumulation_steps * t.max_completion_length,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.plan import Bill, Download, Forecast, StageBill
+from repro.plan import Bill, Download, Forecast, StageBill, TeacherBill
 
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 CELLS_BEGIN, CELLS_END = "<!-- cells: begin -->", "<!-- cells: end -->"
@@ -38,7 +38,15 @@ def summary(found: Forecast) -> Rows:
             "disk": f"{bill.disk_gib:.0f} GiB and the downloads of unknown size",
             "left out": "; ".join(bill.left_out),
         }
+    if found.teacher is not None:
+        lines["teacher"] = _teacher(found.teacher)
     return [*lines.items(), ("unknown", ", ".join(found.unknown) or "nothing")]
+
+
+def _teacher(found: TeacherBill) -> str:
+    """What a service that is billed by the token would see; its price is not ours to know."""
+    tokens = "tokens unknown" if found.tokens is None else f"{found.tokens / 1e6:,.0f} M tokens"
+    return f"{found.calls:,} calls, {tokens}, for {', '.join(found.arms)}; none where it is cached"
 
 
 def gib(amount: float | None) -> str:

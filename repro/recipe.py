@@ -64,6 +64,10 @@ class Switches:
         """Counterfactual passes of a method, out of "visual" and "temporal"."""
         return frozenset()
 
+    def repairs(self, method: str) -> Literal["no", "alone", "asking"]:
+        """Whether failed rollouts are sampled again, and whether a model is asked for each."""
+        return "no"
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -305,8 +309,9 @@ class Cost:
     """What `repro plan` counts with; None means unknown. step_seconds: one arm alone.
 
     Tokens of a prompt besides its clip, of a completion, and of an evaluated reply; image_share:
-    of the training records. With them, and a model of known architecture, the plan computes the
-    rest (repro.core.cost).
+    of the training records; failed_share: of the rollouts that a method repairs; teacher_tokens:
+    in and out, of one call to its teacher. With them, and a model of known architecture, the plan
+    computes the rest (repro.core.cost).
     """
 
     hardware: str
@@ -318,6 +323,8 @@ class Cost:
     completion_tokens: int | None = None
     reply_tokens: int | None = None
     image_share: float | None = None
+    failed_share: float | None = None
+    teacher_tokens: int | None = None
 
 
 @dataclass(frozen=True)

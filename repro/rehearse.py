@@ -56,6 +56,11 @@ CUTS: Mapping[str, tuple[Any, str]] = {
     "scoring.max_new_tokens": (8, "a random student never ends by itself"),
 }
 
+#: The same where a recipe has a teacher.
+TEACHER: Mapping[str, tuple[Any, str]] = {
+    "switches.teacher": ("retry", "a teacher is a server elsewhere; repro teacher probe asks one"),
+}
+
 #: What no rehearsal on a CPU shows, and why.
 NOT_REHEARSED = (
     "memory and speed of the real model: its weights are not here (repro plan computes both)",
@@ -219,7 +224,8 @@ class _Rehearsal:
             models["scoring.beside"] = [f"{arm}={self.out / 'models' / arm}" for arm in named]
         for body in profile.get("arms", {}).values():
             body["trainer"].pop("gradient_accumulation_steps", None)  # few records a step
-        for key, value in {**models, **{k: v for k, (v, _) in CUTS.items()}}.items():
+        cuts = {**CUTS, **(TEACHER if "teacher" in profile["switches"] else {})}
+        for key, value in {**models, **{k: v for k, (v, _) in cuts.items()}}.items():
             section, _, leaf = key.rpartition(".")
             if section.startswith("sft") and self.original.sft is None:
                 continue
@@ -229,7 +235,7 @@ class _Rehearsal:
             place[leaf] = {"value": value, "source": "chosen: rehearsal"}
         raw["profiles"] = {REHEARSAL: profile}
         self.file.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
-        return f"{self.original.paper}, {len(CUTS)} values smaller than the paper's"
+        return f"{self.original.paper}, {len(cuts)} values smaller than the paper's"
 
     def commits(self) -> str:
         """Refused without commits, and not when they are locked."""

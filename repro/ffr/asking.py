@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
+from evals.errors import BadInput
+from evals.microworld import default_cache
+from repro.ffr.cache import Cache
 from repro.ffr.gate import Gate
 from repro.ffr.service import Limits, Service
 from repro.ffr.switches import Switches
 from repro.ffr.teacher import Failure, Repair, named
+
+URL, CACHE = "REELPROOF_TEACHER_URL", "patches.sqlite"
 
 
 class Pending(Protocol):
@@ -28,7 +34,22 @@ class Answers(Protocol):
 
 
 def opened(s: Switches) -> Service:
-    """The service of a recipe's switches, its thread running. Raises BadInput for an unknown
-    teacher."""
+    """The service of a recipe's switches, its thread running; patches of a model are kept in
+    `$REELPROOF_CACHE`. Raises BadInput for an unknown teacher and for one without an address."""
     gate = None if s.leak_gate == "off" else Gate(audit=s.leak_gate == "audit")
-    return Service(named(s.teacher), gate, limits=Limits(parallel=s.parallel))
+    teacher = named(addressed(s.teacher))
+    cache = Cache(default_cache() / CACHE) if teacher.stores else None
+    return Service(teacher, gate, cache, Limits(parallel=s.parallel))
+
+
+def addressed(teacher: str) -> str:
+    """The name of a teacher; `openai:MODEL` alone gets the address in $REELPROOF_TEACHER_URL."""
+    if not teacher.startswith("openai:") or "@" in teacher:
+        return teacher
+    url = os.environ.get(URL)
+    if not url:
+        raise BadInput(
+            f"the teacher {teacher} needs a server: set {URL} to its address, as in "
+            "http://localhost:8000/v1, or name another teacher in the recipe"
+        )
+    return f"{teacher}@{url}"

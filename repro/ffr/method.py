@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
@@ -26,17 +25,16 @@ from evals.extract import first_block
 from evals.seeds import derive
 from repro.core.data import Prompts
 from repro.core.method import TGRPO, Method, Rewards, accuracies
-from repro.core.rewards import format_rewards
 from repro.core.rollout import Sampler
-from repro.core.types import Group, Hint, Prompt, Rollout, TokenScores
+from repro.core.types import Group, Hint, Prompt, TokenScores
 from repro.ffr.asking import Answers, Pending, opened
+from repro.ffr.second import Job, Tags, answered
 from repro.ffr.switches import Switches
 from repro.ffr.teacher import Failure, Repair, Status
 from repro.ffr.words import hint
 
 STATUSES = frozenset(get_args(Status))
 DOWN = ("timeout", "backend_error", "circuit_open")  # a teacher that cannot be used
-Tags = dict[str, float]
 
 
 def rir(
@@ -49,15 +47,6 @@ def rir(
     if bool((tax < 0).any()):
         raise ValueError(f"kappa must be at least 0, not {kappa}")
     return torch.where(first_correct.bool(), acc + fmt, repaired_acc + repaired_fmt - tax)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One second answer: index of its group, index in it, and the prompt it is sampled under."""
-
-    group: int
-    index: int
-    prompt: Prompt
 
 
 class FFR(Method):
@@ -90,21 +79,17 @@ class FFR(Method):
         """Second answers to all failures of a round, in one sampling pass."""
         until = time.monotonic() + self.switches.deadline
         tags: list[list[Tags]] = [[{} for _ in g.rollouts] for g in groups]
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         for place, group in enumerate(groups):
             failed, pending = self._asked.pop(group.seed)
-            repairs = pending.result(max(0.0, until - time.monotonic()))
             known: dict[Hint, Prompt | None] = {}
+            repairs = pending.result(max(0.0, until - time.monotonic()))
             for index, repair in zip(failed, repairs, strict=True):
                 prompt = self._prompt(group, repair, prompts, known)
                 tags[place][index] = self._tags(repair, prompt)
                 if prompt is not None:
-                    jobs.append(_Job(place, index, prompt))
-        second = self._second(groups, jobs, sample)
-        for job, rollout in zip(jobs, second, strict=True):
-            self._read(tags[job.group][job.index], rollout)
-        fresh = {(j.group, j.index): r for j, r in zip(jobs, second, strict=True)}
-        return [self._mixed(g, place, tags[place], fresh) for place, g in enumerate(groups)]
+                    jobs.append(Job(place, index, prompt))
+        return answered(groups, tags, jobs, sample, self.switches, accuracies)
 
     def _prompt(
         self, group: Group, repair: Repair, prompts: Prompts, known: dict[Hint, Prompt | None]
@@ -127,37 +112,6 @@ class FFR(Method):
             tags["too_long"] = 1.0
         tags["taxed"] = float(prompt is not None or self.switches.tax_on_failure)
         return tags
-
-    def _second(self, groups: list[Group], jobs: list[_Job], sample: Sampler) -> list[Rollout]:
-        if not jobs:
-            return []
-        seeds = [derive(groups[j.group].seed, "repair", j.index) for j in jobs]
-        asked, most = [j.prompt for j in jobs], self.switches.second_length
-        longest = min(most or sample.decoding.max_new_tokens, sample.decoding.max_new_tokens)
-        return [r for (r,) in sample(asked, 1, seeds, longest=longest, shared=True)]
-
-    def _read(self, tags: Tags, rollout: Rollout) -> None:
-        right = float(accuracies([rollout])[0])
-        tags["repaired"], tags["mended"] = 1.0, float(right >= self.switches.right_from)
-        if self.switches.context == "token_swap":
-            tags["accuracy"] = right
-            tags["format"] = float(format_rewards([], [rollout.text])[0] or 0.0)
-
-    def _mixed(
-        self, group: Group, place: int, tags: list[Tags], fresh: Mapping[tuple[int, int], Rollout]
-    ) -> Group:
-        """The chosen rollout of each index, with its tags and its loss prompt; those of one prompt
-        side by side, so that they share its forward."""
-        rollouts = []
-        for index, first in enumerate(group.rollouts):
-            second = fresh.get((place, index))
-            chosen = first if second is None or self.switches.context == "token_swap" else second
-            if second is chosen and self.switches.context == "original":
-                chosen = replace(chosen, loss_prompt=group.prompt)
-            rollouts.append(replace(chosen, tags=tags[index]))
-        order = {id(p): n for n, p in enumerate([group.prompt, *(r.loss_prompt for r in rollouts)])}
-        rollouts.sort(key=lambda r: (r.loss_prompt is not group.prompt, order[id(r.loss_prompt)]))
-        return replace(group, rollouts=tuple(rollouts))
 
     # --- rewards -------------------------------------------------------------------------------
 

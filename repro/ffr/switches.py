@@ -44,6 +44,12 @@ class Switches(recipe.Switches):
 
     methods: ClassVar[tuple[str, ...]] = (*recipe.Switches.methods, "ffr")
 
+    def repairs(self, method: str) -> Literal["no", "alone", "asking"]:
+        """A teacher named KIND:... is a model."""
+        if method != "ffr" or self.teacher == "null":
+            return "no"
+        return "asking" if ":" in self.teacher else "alone"
+
     def __post_init__(self) -> None:
         """Raises ValueError for what no run could obey."""
         if self.kappa < 0:

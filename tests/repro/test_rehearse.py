@@ -48,6 +48,20 @@ def test_what_a_rehearsal_makes_before_it_runs(tmp_path: Path) -> None:
         assert key.split(".")[-1] in {*section, "max_new_tokens"}, key
 
 
+def test_a_rehearsal_of_ffr_needs_no_teacher_s_server(tmp_path: Path) -> None:
+    paper = Recipe.load("ffr", "paper")
+    rehearsal = _Rehearsal(paper, tmp_path, QUIET, 1)
+    with _data_in(tmp_path / "data"):
+        rehearsal.weights()
+        assert "3, 1 parts" in rehearsal.data()
+        rehearsal.recipe_file()
+        assert rehearsal.commits().startswith("refused (ffr --profile rehearsal names no commit")
+        made = rehearsal.recipe
+    assert {made.arm(name).switches.teacher for name in ("grpo", "ffr", "ffr_retry")} == {"retry"}
+    assert made.arm("ffr").switches.patch_words == "paper" and made.view == paper.view
+    assert made.scoring and paper.scoring and made.scoring.benchmarks == paper.scoring.benchmarks
+
+
 def test_a_profile_without_cells_has_nothing_to_rehearse(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no section scoring in profile micro"):
         rehearse("ktr", "micro", tmp_path / "out", QUIET)

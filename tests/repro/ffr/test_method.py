@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evals.errors import BadInput
 from evals.types import Decoding, Sample
 from evals.vlm import VLM
 from repro.core.advantages import group_advantages
@@ -23,6 +24,7 @@ from repro.core.rollout import Sampler
 from repro.core.trainer import GroupTrainer
 from repro.core.types import Group, Prompt, Rollout, TokenScores
 from repro.ffr import method
+from repro.ffr.asking import addressed
 from repro.ffr.method import FFR, rir
 from repro.ffr.patch import Patch
 from repro.ffr.switches import Switches
@@ -282,6 +284,16 @@ def test_the_parts_sum_to_the_reward(cases: list[tuple[bool, bool, bool]], kappa
     failed = [i for i, c in enumerate(cases) if not c[0]]
     order = failed if not done else range(len(cases))
     assert total(ffr, done) == pytest.approx([wanted[i].item() for i in order])
+
+
+def test_a_model_s_address_comes_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REELPROOF_TEACHER_URL", raising=False)
+    assert addressed("oracle") == "oracle"
+    assert addressed("openai:m@http://here/v1") == "openai:m@http://here/v1"
+    with pytest.raises(BadInput, match="set REELPROOF_TEACHER_URL"):
+        addressed("openai:zai-org/GLM-4.5V")
+    monkeypatch.setenv("REELPROOF_TEACHER_URL", "http://here/v1")
+    assert addressed("openai:zai-org/GLM-4.5V") == "openai:zai-org/GLM-4.5V@http://here/v1"
 
 
 def test_switches_that_cannot_be_obeyed(recipe: Recipe) -> None:
