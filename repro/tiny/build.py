@@ -78,7 +78,7 @@ def measure(folder: Path, recipe: Recipe) -> dict[str, float]:
     assert recipe.sft is not None
     split, prompt = recipe.sft.stop_split, recipe.evaluation.prompt
     benchmark, model = benchmarks.load("microworld", split=split), load(folder)
-    protocol = replace(student.PROTOCOL, prompt=prompt)
+    protocol = replace(recipe.protocol(student.PROTOCOL.decoding), prompt=prompt)
     sampled = evaluate(model, benchmark, protocol, save_replies=True)
     greedy = replace(protocol.decoding, temperature=0.0, samples=1)
     once = evaluate(model, benchmark, replace(protocol, decoding=greedy))
