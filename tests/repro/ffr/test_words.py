@@ -81,7 +81,7 @@ def test_a_third_of_the_demonstrations_carry_the_oracle_s_patch(
     told = demonstrations.shown(read, recipe, 0)
     assert [(t.sample, t.completion) for t in told] == [(r.sample, r.completion) for r in read]
     hinted = [t for t in told if t.hint]
-    assert 0.08 < len(hinted) / len(read) < 0.34  # some patches name every frame
+    assert 0.15 < len(hinted) / len(read) < 0.5  # other patches name every frame
     assert all(t.hint.frames and t.hint.first for t in hinted)
     assert demonstrations.shown(read, recipe, 0) == told != demonstrations.shown(read, recipe, 1)
 

@@ -54,7 +54,7 @@ def test_it_leaves_room_for_reinforcement(name: str) -> None:
 
 
 def test_patches_are_worth_ten_points_to_the_student_of_ffr_and_a_wrong_place_is_not() -> None:
-    """Before any reinforcement; greedy, on validation, with the oracle's and with random patches."""
+    """Before any reinforcement; greedy, on validation, with patches of either teacher."""
     found = MANIFEST["ffr"]["patched"]
     assert found["oracle"] - found["none"] >= 0.10
     assert found["random_interval"] - found["none"] < 0.10
