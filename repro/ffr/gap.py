@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,38 +36,48 @@ def gaps(
     limit: int | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Greedy accuracy of a checkpoint on a split of the recipe's benchmark: `none`, and under every
-    teacher's patches. limit: of questions."""
+    teacher's patches; the same `.._shown`, over the questions to which the first teacher shows
+    anything, and `shown`, their share. limit: of questions."""
     from evals.vlm import load
 
     vlm, samples = load(folder), _samples(recipe, split)[:limit]
-    switches = of(recipe)
-    asked = {"none": None, **{name: named(name) for name in teachers}}
-    return {name: _accuracy(vlm, recipe, samples, t, switches) for name, t in asked.items()}
+    clips, switches = Clips(recipe.training_protocol), of(recipe)
+    hints = {
+        name: [_told(named(name), s, clips.load(s), switches) for s in samples] for name in teachers
+    }
+    seen = [place for place, told in enumerate(hints[teachers[0]]) if told]
+    found = {"shown": round(len(seen) / len(samples), 4)}
+    for name, told in {"none": [NO_HINT] * len(samples), **hints}.items():
+        scores = _scores(vlm, recipe, samples, told, clips)
+        found[name] = _mean(scores)
+        found[f"{name}_shown"] = _mean([scores[place] for place in seen])
+    return found
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return round(sum(scores) / max(1, len(scores)), 4)
 
 
 def _samples(recipe: Recipe, split: str) -> Sequence[Sample]:
     return benchmarks.load(recipe.evaluation.benchmark, split=split).samples
 
 
-def _accuracy(
-    vlm: Any, recipe: Recipe, samples: Sequence[Sample], teacher: Teacher | None, s: Switches
-) -> float:
-    protocol = recipe.protocol(recipe.decoding(greedy=True))
-    clips, total = Clips(protocol), 0.0
+def _scores(
+    vlm: Any, recipe: Recipe, samples: Sequence[Sample], hints: Sequence[Hint], clips: Clips
+) -> list[float]:
+    protocol, found = recipe.protocol(recipe.decoding(greedy=True)), []
     for first in range(0, len(samples), AT_ONCE):
         part = samples[first : first + AT_ONCE]
         prompts = []
-        for sample in part:
-            clip = clips.load(sample)
-            told = NO_HINT if teacher is None else _told(teacher, sample, clip, s)
+        for sample, told in zip(part, hints[first : first + AT_ONCE], strict=True):
             text = told.on(question_text(sample, protocol.prompt))
-            prompts.append(vlm.encode(told.beside(clip), text, protocol))
+            prompts.append(vlm.encode(told.beside(clips.load(sample)), text, protocol))
         seeds = [derive("gap", sample.id) for sample in part]
-        drawn = vlm.sample(prompts, replace(protocol.decoding, temperature=0.0), seeds)
+        drawn = vlm.sample(prompts, protocol.decoding, seeds)
         for sample, (reply,) in zip(part, drawn, strict=True):
             said = Reply(vlm.text(reply.ids), len(reply.ids), reply.finished)
-            total += score(sample, said, 0, protocol).score
-    return round(total / len(samples), 4)
+            found.append(score(sample, said, 0, protocol).score)
+    return found
 
 
 def _told(teacher: Teacher, sample: Sample, clip: VideoClip | None, s: Switches) -> Hint:
