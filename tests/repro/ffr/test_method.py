@@ -32,6 +32,7 @@ from repro.ffr.teacher import Failure, Repair
 from repro.recipe import Recipe
 
 ONE, ZERO = torch.ones(1), torch.zeros(1)
+SHORT = {"patch_words": "short", "patch_images": 0, "patch_zoom": False}
 
 
 # --- the reward --------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def repaired(
     recipe: Recipe, prompts: Prompts, group: Group, says: Sequence[str], arm: str = "ffr",
     service: Any = None, **switches: Any,
 ) -> tuple[FFR, Group, Script]:  # fmt: skip
-    own = replace(recipe.arm(arm).switches, **{"patch_words": "short", **switches})
+    own = replace(recipe.arm(arm).switches, **{**SHORT, **switches})
     ffr, script = FFR(own, 0, service), Script(says)
     ffr.sampled(group)
     (done,) = ffr.repair([group], script, prompts)
@@ -327,7 +328,7 @@ def trainer(
     ) -> GroupTrainer:  # fmt: skip
         chosen, out = recipe.arm(arm), tmp_path / name
         out.mkdir()
-        own = replace(chosen.switches, **{"patch_words": "short", **switches})
+        own = replace(chosen.switches, **{**SHORT, **switches})
         settings = replace(
             chosen.trainer, prompts_per_step=2, num_generations=4, max_completion_length=8,
             max_steps=1, learning_rate=1e-3,

@@ -45,10 +45,11 @@ def test_the_manifest_describes_what_is_shipped(name: str) -> None:
 
 @pytest.mark.parametrize("name", MANIFEST)
 def test_it_leaves_room_for_reinforcement(name: str) -> None:
-    """Format at least 95 %, accuracy 45 to 70 %, and pass@8 twenty points above pass@1."""
-    found = MANIFEST[name]["validation"]
+    """Format at least 95 %, accuracy 45 to 70 %, and pass@8 twenty points above pass@1. The student
+    of FFR sees less, so that patches are worth something, and starts lower."""
+    found, least = MANIFEST[name]["validation"], 0.33 if name == "ffr" else 0.45
     assert found["format"] >= 0.95
-    assert 0.45 <= found["greedy"] <= 0.70 and 0.45 <= found["avg@8"] <= 0.70
+    assert least <= found["greedy"] <= 0.70 and least <= found["avg@8"] <= 0.70
     assert found["pass@8"] - found["avg@8"] >= 0.20
     assert found["pass@8"] - found["greedy"] >= 0.20
 
