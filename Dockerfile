@@ -1,6 +1,7 @@
 # The images of ReelProof: `repro container build cpu`, `eval` or `train`.
 #
-#   cpu    micro profile and tests. Classic syntax, few layers: an engine without BuildKit builds it
+#   cpu    micro profile and tests. Classic syntax, few instructions: an engine without BuildKit
+#          builds it, and one that keeps plain folders (vfs) copies everything for each of them
 #   eval   scoring on a GPU          train  training on a GPU. Both need BuildKit
 #
 # docker/bases.lock pins the bases; `repro container build` passes tag and digest. Where packages
@@ -21,11 +22,7 @@ RUN apt-get update \
     && install -d -m 1777 /cache /cache/hf /runs
 
 FROM cpu-python AS cpu-build
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
-ARG PIP_TRUSTED_HOST
-ARG PIP_CERT
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_TRUSTED_HOST PIP_CERT
 COPY requirements/install.py requirements/cpu.lock requirements/tools.lock docker/venv.sh /build/
 RUN sh /build/venv.sh cpu.lock
 
@@ -34,14 +31,11 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof
     HOME=/cache XDG_CACHE_HOME=/cache HF_HOME=/cache/hf REELPROOF_CACHE=/cache/reelproof \
     REPRO_RUNS=/runs
 VOLUME ["/cache", "/runs"]
-# The default --out is runs/..., so that it lands in the volume.
-WORKDIR /
+# The default --out is runs/..., below the working directory /: it lands in the volume.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
-ARG REVISION=
-ARG CREATED=
-ARG SOURCE=
+ARG REVISION="" CREATED="" SOURCE=""
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
@@ -63,11 +57,7 @@ RUN apt-get update \
     && install -d -m 1777 /cache /cache/hf /runs
 
 FROM train-python AS eval-build
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
-ARG PIP_TRUSTED_HOST
-ARG PIP_CERT
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_TRUSTED_HOST PIP_CERT
 COPY requirements/eval.lock requirements/tools.lock docker/venv.sh /build/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf sh /build/venv.sh eval.lock
 
@@ -87,13 +77,10 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof
     REPRO_RUNS=/runs NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
-WORKDIR /
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
-ARG REVISION=
-ARG CREATED=
-ARG SOURCE=
+ARG REVISION="" CREATED="" SOURCE=""
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof eval" \
       org.opencontainers.image.licenses="Apache-2.0" \
@@ -112,13 +99,10 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 USER=reelproof
     REPRO_RUNS=/runs NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 VOLUME ["/cache", "/runs"]
-WORKDIR /
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["repro"]
 CMD ["--help"]
-ARG REVISION=
-ARG CREATED=
-ARG SOURCE=
+ARG REVISION="" CREATED="" SOURCE=""
 ENV REPRO_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="reelproof train" \
       org.opencontainers.image.licenses="Apache-2.0" \

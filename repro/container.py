@@ -134,7 +134,7 @@ _MEANINGS = (
     (r"(?i)unsatisfied condition: cuda",
      "the NVIDIA driver is too old for the image's CUDA 13: install driver 580 or newer"),
     (r"could not select device driver|nvidia-container-runtime|unknown or invalid runtime"
-     r"|(?i:nvidia-container-cli)",
+     r"|no known GPU vendor|(?i:nvidia-container-cli)",
      f"the engine has no NVIDIA runtime: {TOOLKIT}"),
     (r"no space left on device",
      "the engine's disk is full: docker system df shows what for, docker system prune frees some"),

@@ -139,7 +139,7 @@ def chains(recipe: Recipe, out: Path, scope: Scope, questions: int) -> list[Chai
 def _training(recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int) -> Stage:
     at = out / f"{arm}-s{seed}"
     argv = ["train", _name(recipe), *_which(recipe, arm, seed), "--out", str(at), "--resume"]
-    argv += stages.cold_start(out)
+    argv += stages.cold_start(recipe, out)
     chosen = recipe.arm(arm)
     steps = chosen.trainer.max_steps
     if scope.steps is not None:

@@ -130,8 +130,11 @@ def sft_chain(recipe: Recipe, name: str, out: Path, steps: int | None) -> Chain:
     )  # fmt: skip
 
 
-def cold_start(out: Path) -> tuple[str, ...]:
-    """What training adds to its command where this folder's own cold start is finished."""
+def cold_start(recipe: Recipe, out: Path) -> tuple[str, ...]:
+    """What training adds to its command where this folder's own cold start is finished; a recipe
+    without that stage may have an arm named sft, whose folder looks like one."""
+    if recipe.sft is None or recipe.scoring is None:
+        return ()
     final = out / "sft-s0" / "final"
     return ("--model", str(final)) if (out / "sft-s0" / "done.json").exists() else ()
 

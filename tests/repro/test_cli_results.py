@@ -132,6 +132,20 @@ def test_records_from_elsewhere_are_filed_once(
     assert ledger.read(place).record.score == ledger.read(COLD).record.score
 
 
+def test_an_empty_ledger_leaves_the_carried_runs_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image's $REPRO_RUNS is a volume, at first an empty one."""
+    from repro.conclude import committed, home, published
+
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    carried = ROOT / "results" / "runs"
+    assert home() == tmp_path and committed() == carried and published()
+    again(COLD, tmp_path / "ktr-micro" / "cold")
+    assert committed() == tmp_path and not published()
+    assert committed("ktr", "microworld") == carried / "ktr" / "microworld", "beside fresh runs"
+
+
 def test_a_bad_record_files_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "ledger"))
     again(COLD, tmp_path / "mine" / "good")

@@ -74,6 +74,7 @@ def test_variables_pass_by_name_alone() -> None:
     ("said", "sentence"),
     [
         ('could not select device driver "nvidia" with capabilities: [[gpu]]', "nvidia-ctk"),
+        ("failed to discover GPU vendor from CDI: no known GPU vendor found", "nvidia-ctk"),
         ("nvidia-container-cli: initialization error: load library failed", "nvidia-ctk"),
         ("requirement error: unsatisfied condition: cuda>=13.0, please update", "driver 580"),
         ("write /var/lib/docker/tmp/x: no space left on device", "docker system prune"),

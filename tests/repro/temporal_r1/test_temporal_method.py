@@ -20,6 +20,7 @@ from evals.extract import Answer, extract
 from evals.grade import grade
 from evals.types import Sample, VideoClip
 from repro import arm as arms
+from repro import stages
 from repro.arm import supervised, train_arm
 from repro.coldstart import extended, taught
 from repro.core import demonstrations as core
@@ -212,3 +213,12 @@ def test_the_committed_selection_is_of_the_shipped_start_checkpoint() -> None:
     assert found["model"]["sha256"] == shipped["temporal_r1"]["sha256"]
     assert found["data"]["split"] == RECIPE.data.split
     assert len(ids) == len(set(ids)) == found["kept"] == found["pool"] // 10
+
+
+def test_the_folder_of_the_supervised_arm_is_no_cold_start(tmp_path: Path) -> None:
+    """runs/sft-s0 of seed 0 looks like that of the stage sft, which this recipe does not have."""
+    (tmp_path / "sft-s0").mkdir()
+    (tmp_path / "sft-s0" / "done.json").write_text("{}")
+    assert stages.cold_start(RECIPE, tmp_path) == ()
+    assert stages.cold_start(Recipe.load("temporal_r1", "paper"), tmp_path) == ()
+    assert stages.cold_start(Recipe.load("ktr", "paper"), tmp_path)[0] == "--model"
