@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,10 +37,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
         store.embed(film_id, BuiltIn())
         film = store.load(film_id, "built-in")
         for item in items(film, Sampling(0.85, (2, 3), frames=10, shortest=20))[0]:
-            for n, data in zip(shown(item), store.pictures(film, shown(item)), strict=True):
+            jpegs = dict(zip(shown(item), store.pictures(film, shown(item)), strict=True))
+            for data in jpegs.values():
                 (root / name(data)).write_bytes(data)
-            paths = {n: name(d) for n, d in zip(shown(item), store.pictures(film, shown(item)),
-                                                strict=True)}  # fmt: skip
+            paths = {n: name(data) for n, data in jpegs.items()}
             found.append(record(item, film, f"{seed}.mp4", paths, {}, "short"))
     (root / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
     return read(root / "records.jsonl", root)
