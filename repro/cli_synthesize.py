@@ -74,7 +74,7 @@ def synthesize(
     \b
     Examples:
       repro data synthesize mvp --videos films --out mvp-records
-      repro train mvp --data mvp-records/records.jsonl --out run
+      repro eval --benchmark jsonl --data mvp-records/records.jsonl --model DIR --out scores
     """
     from rich.console import Console
 

@@ -196,7 +196,7 @@ class _Window:
             return "repeats"
         masked = self.kept[mask : mask + self.k]
         spared = self._held(mask, held)
-        context = np.setdiff1d(self.kept, np.concatenate([masked, spared]))
+        context = self._context(masked, spared)
         if self.sampling.guard:
             context = np.setdiff1d(context, self.kept[[mask - 1, mask + self.k]])
         outside = self._outside(masked, context, spared, distractors - len(spared))
@@ -242,6 +242,15 @@ class _Window:
                 spare[earlier] -= 1
                 chosen.append(place)
         return self.kept[np.array(sorted(chosen), int)]
+
+    def _context(self, masked: Ints, spared: Ints) -> Ints:
+        """N - K kept pictures: where fewer could be held out than wanted, the walk is cut shorter
+        at the end that has more."""
+        context = np.setdiff1d(self.kept, np.concatenate([masked, spared]))
+        while len(context) > self.sampling.frames - self.k:
+            later = int((context > masked[-1]).sum())
+            context = context[:-1] if 2 * later >= len(context) else context[1:]
+        return context
 
     def _outside(self, masked: Ints, context: Ints, spared: Ints, wanted: int) -> Ints:
         """Pictures before and after the walk, unlike everything shown."""
