@@ -15,7 +15,7 @@ from evals.errors import EnvironmentFault
 from repro import container
 from tests.container.conftest import Engine
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.container, pytest.mark.timeout(3600)]  # the engine's end counts too
 
 CONFIG = """
 version: 0.1
