@@ -28,6 +28,7 @@ from repro.machine import ROOT
 from repro.strict import read_yaml
 
 BASES = ROOT / "docker" / "bases.lock"
+PATIENCE = 1200  # seconds for one answer of the engine: vfs copies an image per container (chosen)
 GRACE = 120  # seconds between SIGTERM and the end, for a checkpoint (chosen)
 UNRESOLVED = "unresolved"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -92,21 +93,27 @@ def lock(path: Path = BASES) -> tuple[Base, ...]:
 
 
 @contextmanager
-def engine() -> Iterator[Any]:
+def engine(patience: float = PATIENCE) -> Iterator[Any]:
     """A client of the Docker engine; its errors leave as one sentence each."""
     try:
         import docker
         from docker.errors import DockerException
+        from requests.exceptions import Timeout
     except ImportError:
         raise EnvironmentFault(
             "the Docker SDK is missing: pip install 'reelproof[container]'"
         ) from None
     try:
-        client = docker.from_env()
+        client = docker.from_env(timeout=patience)
         try:
             yield client
         finally:
             client.close()
+    except Timeout as error:
+        raise EnvironmentFault(
+            f"the Docker engine gave no answer within {patience:g} s: see what it is busy with "
+            "(docker events), or restart it"
+        ) from error
     except DockerException as error:
         raise EnvironmentFault(explain(error)) from error
 

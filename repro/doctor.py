@@ -241,7 +241,7 @@ def _docker() -> Finding:
     if shutil.which("docker") is None:
         return Finding("docker", False, "none", "only containers need it", False)
     try:
-        with container.engine() as client:
+        with container.engine(patience=10) as client:
             told = client.info()
     except EnvironmentFault as error:
         found, _, mend = str(error).partition(": ")

@@ -138,6 +138,18 @@ def test_an_engine_that_is_not_there_and_one_that_one_may_not_use(tmp_path: Path
     assert refused.startswith("you may not use the Docker engine: ") and "usermod" in refused
 
 
+def test_an_engine_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "docker.sock"))
+        silent.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+        with (
+            pytest.raises(EnvironmentFault, match=r"no answer|no Docker engine answers"),
+            container.engine(patience=0.5) as client,
+        ):
+            client.ping()
+
+
 # --- the bases ----------------------------------------------------------------------------------
 
 
