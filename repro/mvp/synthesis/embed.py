@@ -57,7 +57,8 @@ def small(picture: bytes, side: int) -> npt.NDArray[np.float32]:
     with Image.open(io.BytesIO(picture)) as image:
         image.draft("RGB", (2 * side, 2 * side))
         resized = image.convert("RGB").resize((side, side), Image.Resampling.BOX)
-    return np.asarray(resized, np.float32) / 255
+    found: npt.NDArray[np.float32] = np.asarray(resized, np.float32) / np.float32(255)
+    return found
 
 
 def luma(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -93,7 +94,7 @@ def _edges(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     rows, columns = np.indices(grey.shape) * 4 // _SIDE
     place = (rows * 4 + columns) * 8 + way
     found = np.bincount(place.ravel(), np.hypot(dx, dy).ravel(), 4 * 4 * 8).reshape(16, 8)
-    return (found - found.mean(1, keepdims=True)).ravel().astype(np.float32)
+    return np.asarray((found - found.mean(1, keepdims=True)).ravel(), np.float32)
 
 
 def _unit(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -205,21 +205,24 @@ class _Window:
             return "no distractors"
         order = self.rng.permutation(len(drawn))
         source = ["masked"] * self.k + ["held"] * len(spared) + ["outside"] * len(outside)
-        name = lambda places: tuple(int(n) for n in self.usable.numbers[places])  # noqa: E731
         return Item(
             film, self.k, number,
-            before=name(context[context < masked[0]]), after=name(context[context > masked[0]]),
-            candidates=name(drawn[order]),
+            before=self._names(context[context < masked[0]]),
+            after=self._names(context[context > masked[0]]),
+            candidates=self._names(drawn[order]),
             answer=tuple(int(slot) + 1 for slot in np.argsort(order)[: self.k]),
             sources=tuple(source[i] for i in order),
             alike=self._alike(drawn, context), gap=self.gap,
         )  # fmt: skip
 
+    def _names(self, places: Ints) -> tuple[int, ...]:
+        return tuple(int(n) for n in self.usable.numbers[places])
+
     def _mask(self) -> int | None:
         """A place in the walk from which K pictures are unlike all others of the walk."""
         alike = self._products(self.kept, self.kept)
         np.fill_diagonal(alike, -1)
-        clean = (alike <= self.sampling.kappa).all(1)
+        clean = np.asarray((alike <= self.sampling.kappa).all(1))
         room = range(self.sampling.side, len(self.kept) - self.k - self.sampling.side + 1)
         starts = [a for a in room if clean[a : a + self.k].all()]
         return int(self.rng.choice(starts)) if starts else None
@@ -241,7 +244,8 @@ class _Window:
             if len(chosen) < wanted and spare[earlier] > 0:
                 spare[earlier] -= 1
                 chosen.append(place)
-        return self.kept[np.array(sorted(chosen), int)]
+        found: Ints = self.kept[np.array(sorted(chosen), int)]
+        return found
 
     def _context(self, masked: Ints, spared: Ints) -> Ints:
         """N - K kept pictures: where fewer could be held out than wanted, the walk is cut shorter
@@ -272,7 +276,9 @@ class _Window:
     def _far(self, places: Ints, masked: Ints) -> npt.NDArray[np.bool_]:
         """Whether each was shown more than one accepted step before or after the gap."""
         t = self.usable.seconds
-        return (t[places] < t[masked[0]] - self.gap) | (t[places] > t[masked[-1]] + self.gap)
+        early, late = t[masked[0]] - self.gap, t[masked[-1]] + self.gap
+        far: npt.NDArray[np.bool_] = (t[places] < early) | (t[places] > late)
+        return far
 
     def _in_turn(self, earlier: Ints, later: Ints) -> list[int]:
         """All of both sides, in random order, one from each side in turn while both last."""
@@ -291,7 +297,8 @@ class _Window:
         self, a: Sequence[int] | Ints, b: Sequence[int] | Ints
     ) -> npt.NDArray[np.float32]:
         v = self.usable.vectors
-        return v[np.asarray(a, int)] @ v[np.asarray(b, int)].T
+        found: npt.NDArray[np.float32] = v[np.asarray(a, int)] @ v[np.asarray(b, int)].T
+        return found
 
     def _alike(self, drawn: Ints, context: Ints) -> tuple[float, float, float]:
         pool = self._products(drawn, drawn)[np.triu_indices(len(drawn), 1)]

@@ -188,8 +188,10 @@ def _finish(out: Path, seen: Sequence[Seen], settings: Settings) -> Made:
             for part in parts:
                 sink.write(part.read_bytes())
         draft.replace(out / file)
-    read = lambda file: [json.loads(x) for x in (out / file).open(encoding="utf-8")]  # noqa: E731
-    films, records = read("films.jsonl"), read("records.jsonl")
+    films, records = (
+        [json.loads(x) for x in (out / file).open(encoding="utf-8")]
+        for file in ("films.jsonl", "records.jsonl")
+    )
     outcomes = dict(sorted(Counter(film["outcome"] for film in films).items()))
     counted = {k: sum(r["mvp"]["k"] == k for r in records) for k in settings.sampling.ks}
     audited = audits.audit(records, out)

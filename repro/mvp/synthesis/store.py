@@ -47,7 +47,7 @@ class Writer:
     def add(self, seconds: float, picture: npt.NDArray[np.uint8]) -> None:
         """(H, W, 3) uint8 RGB, shown at `seconds`."""
         data = jpeg(picture, self._filming.quality)
-        grey = luma(picture[::4, ::4].astype(np.float32) / 255)
+        grey = luma(picture[::4, ::4].astype(np.float32) / np.float32(255))
         self._sink.write(data)
         self.seconds.append(seconds)
         self.light.append((float(grey.mean()), float(grey.std())))
