@@ -85,7 +85,9 @@ def test_torch_pins_agree() -> None:
 def test_the_pins_hold_what_is_installed() -> None:
     from importlib.metadata import distributions
 
-    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in distributions()}
+    installed: dict[str, str] = {}
+    for d in distributions():  # the first wins: setuptools, once imported, adds its own copies last
+        installed.setdefault(canonicalize_name(d.metadata["Name"]), d.version)
     pins = {name: next(iter(r.specifier)).version for name, r in pinned().items()}
     wrong = {n: (v, installed.get(n)) for n, v in pins.items() if installed.get(n, v) != v}
     assert not wrong, f"pinned against installed: {wrong}"
