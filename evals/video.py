@@ -45,7 +45,7 @@ _WORTH_SEEKING = 32
 _FEW = 8  # clips read ahead before their size is known (chosen)
 _ALBUMS = 64  # samples of several pictures that stay one object (chosen); the pixels are counted
 #: The clip of a sample that shows pictures only.
-_NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")
+NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")
 
 Decoder = Literal["pyav", "decord"]
 
@@ -408,7 +408,7 @@ class Clips:
         key = (wanted, sample.images)
         if key not in self._albums:
             images = (self._one(Wanted(path, "image")).frames[0] for path in sample.images)
-            clip = _NOTHING if wanted is None else self._one(wanted)
+            clip = NOTHING if wanted is None else self._one(wanted)
             self._albums[key] = replace(clip, images=tuple(images))
         self._albums.move_to_end(key)
         while len(self._albums) > _ALBUMS:

@@ -22,7 +22,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -246,19 +247,13 @@ class OpenAITeacher:
             self._client = httpx.AsyncClient(
                 follow_redirects=False, timeout=httpx.Timeout(self.asking.patience, connect=10)
             )
-        try:
+        with reaching(self.url, f"within {self.asking.patience:g} s"):
             async with self._client.stream(
                 "POST", f"{self.url}/chat/completions", json=body, headers=_headers()
             ) as response:
                 if response.status_code != 200:
                     raise _refusal(response)
                 return await bounded(response)
-        except httpx.TimeoutException:
-            raise Late(f"{self.url} gave no reply within {self.asking.patience:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Down(
-                f"{self.url} cannot be reached ({type(error).__name__})", retryable=True
-            ) from None
 
 
 def _headers() -> dict[str, str]:
@@ -282,6 +277,20 @@ def _refusal(response: Any) -> Down:
         f"the server answered {code}", retryable=code in (408, 409, 425, 429) or code >= 500,
         wait=float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0.0,
     )  # fmt: skip
+
+
+@contextmanager
+def reaching(url: str, when: str) -> Iterator[None]:
+    """A request's own troubles as a teacher's: Late where no reply came `when`, else Down. Their
+    texts are dropped, since they may repeat what was sent."""
+    import httpx
+
+    try:
+        yield
+    except httpx.TimeoutException:
+        raise Late(f"{url} gave no reply {when}") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Down(f"{url} cannot be reached ({type(error).__name__})", retryable=True) from None
 
 
 async def bounded(response: Any, largest: int = LARGEST) -> bytes:

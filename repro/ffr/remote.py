@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evals.errors import BadInput
-from repro.ffr.openai_teacher import bounded
+from repro.ffr.openai_teacher import bounded, reaching
 from repro.ffr.patch import BadPatch, Patch, from_dict
-from repro.ffr.teacher import Down, Ended, Failure, Invalid, Late, spend
+from repro.ffr.teacher import Down, Ended, Failure, Invalid, spend
 
 TOKEN = "REPRO_TEACHER_TOKEN"
 PATH = "/v1/repair:batch"
@@ -80,7 +80,7 @@ class Remote:
             "Authorization": f"Bearer {token()}", "Content-Type": "application/json",
             "Accept-Encoding": "identity",
         }  # fmt: skip
-        try:
+        with reaching(self.url, "in time"):
             async with self._client.stream(
                 "POST", self.url + PATH, content=body.encode(), headers=headers
             ) as response:
@@ -91,12 +91,6 @@ class Remote:
                         retryable=code >= 500,
                     )
                 return await bounded(response)
-        except httpx.TimeoutException:
-            raise Late(f"{self.url} gave no reply in time") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Down(
-                f"{self.url} cannot be reached ({type(error).__name__})", retryable=True
-            ) from None
 
 
 def item(failure: Failure) -> dict[str, Any]:

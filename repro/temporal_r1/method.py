@@ -21,6 +21,7 @@ from repro.core.collect import is_flat
 from repro.core.data import Records
 from repro.core.method import Method, Rewards
 from repro.core.types import Group, Record
+from repro.selection.files import read_ids
 from repro.temporal_r1.rewards import Reward, grounding_reward, of_record
 from repro.temporal_r1.switches import Switches
 
@@ -91,7 +92,7 @@ def chosen_records(records: Sequence[Record], which: str, seed: int) -> list[Rec
     """
     if which == "all":
         return list(records)
-    ids = SELECTED.read_text(encoding="utf-8").split()
+    ids = read_ids(SELECTED)
     if which == "random":
         drawn = np.random.default_rng([seed, 10]).permutation(len(records))[: len(ids)]
         return [records[i] for i in sorted(drawn)]

@@ -21,7 +21,7 @@ from evals.prompts import Turn
 from evals.replies import pixels
 from evals.served import Served
 from evals.types import Decoding, Sample, VideoClip
-from evals.video import Clips
+from evals.video import NOTHING, Clips
 from evals.vlm import VLM, Encoded
 from repro.core.packing import pack, tree
 from repro.core.scoring import score_trees
@@ -41,7 +41,7 @@ def film(*images: np.ndarray) -> VideoClip:
 
 
 def alone(*images: np.ndarray) -> VideoClip:
-    return VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image", images)
+    return replace(NOTHING, images=images)
 
 
 # --- the prompt ----------------------------------------------------------------------------------

@@ -23,6 +23,18 @@ def write(
 ) -> str:
     """cpu.json from what was measured, README.md from cpu.json, memory.md from the formulas;
     returns the README. completions: their number and length."""
+    measured = {
+        "generations": completions[0], "completion": completions[1], "targets": targets,
+        "cases": rows,
+    }  # fmt: skip
+    data = filed("cpu.json", ("torch", "transformers", "trl"), measured)
+    (FOLDER / "README.md").write_text(readme(data))
+    (FOLDER / "memory.md").write_text(memory_table())
+    return readme(data)
+
+
+def filed(name: str, packages: Sequence[str], measured: dict[str, Any]) -> dict[str, Any]:
+    """Write what was measured, where and by which versions, to results/perf; returns it."""
     data = {
         "schema": 1,
         "command": COMMAND,
@@ -31,18 +43,13 @@ def write(
         "threads": 1,
         "versions": {
             "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "trl")},
+            **{p: importlib.metadata.version(p) for p in packages},
         },
-        "generations": completions[0],
-        "completion": completions[1],
-        "targets": targets,
-        "cases": rows,
+        **measured,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "cpu.json").write_text(json.dumps(data, indent=1) + "\n")
-    (FOLDER / "README.md").write_text(readme(data))
-    (FOLDER / "memory.md").write_text(memory_table())
-    return readme(data)
+    (FOLDER / name).write_text(json.dumps(data, indent=1) + "\n")
+    return data
 
 
 def readme(data: dict[str, Any]) -> str:
@@ -196,21 +203,9 @@ def markdown(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 def write_evaluation(measured: dict[str, Any]) -> str:
     """evaluation.json from what was measured and evaluation.md from it; returns the latter."""
-    data = {
-        "schema": 1,
-        "command": COMMAND,
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu(),
-        "threads": 1,
-        "versions": {
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "av", "decord")},
-        },
-        **measured,
-    }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "evaluation.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = _evaluation(data)
+    text = _evaluation(
+        filed("evaluation.json", ("torch", "transformers", "av", "decord"), measured)
+    )
     (FOLDER / "evaluation.md").write_text(text)
     return text
 
@@ -251,21 +246,7 @@ Frames/s of 16 frames out of 900 (640 x 360 H.264), bit-identical:
 
 def write_synthesis(measured: dict[str, Any]) -> str:
     """synthesis.json from what was measured and synthesis.md from it; returns the latter."""
-    data = {
-        "schema": 1,
-        "command": COMMAND,
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu(),
-        "threads": 1,
-        "versions": {
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in ("av", "numpy", "pillow")},
-        },
-        **measured,
-    }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "synthesis.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = _synthesis(data)
+    text = _synthesis(filed("synthesis.json", ("av", "numpy", "pillow"), measured))
     (FOLDER / "synthesis.md").write_text(text)
     return text
 

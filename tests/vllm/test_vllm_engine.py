@@ -24,6 +24,7 @@ from evals.benchmarks.jsonl import read
 from evals.errors import BadInput, BlindForward
 from evals.seeds import derive
 from evals.types import Decoding, Protocol, Sample, VideoClip
+from evals.video import NOTHING
 from evals.vllm_model import VLLM
 from evals.vlm import VLM, Encoded
 from repro.arm import train_arm
@@ -92,7 +93,6 @@ def film(seed: int, n: int = 8, side: tuple[int, int] = (56, 56), **time: Any) -
 
 
 TWO = "Which is next, 1: <image> or 2: <image>?"
-NOTHING = VideoClip(np.zeros((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image")  # pictures only
 
 
 def ask(vlm: VLM, clip: VideoClip | None, text: str = "How many shapes are there?",
