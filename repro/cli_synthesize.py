@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                      help="N: pictures kept per item, masked ones included."),
         click.option("--shortest", type=click.FloatRange(0), default=24.0, show_default=True,
                      help="Seconds that a video must have after trimming."),
+        click.option("--keep-bars", is_flag=True, help="Do not cut off black bars."),
         click.option("--workers", type=click.IntRange(1),
                      help="Decoding processes.  [default: cores]"),
     )):  # fmt: skip
@@ -42,6 +44,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @_shared
 @click.option(
     "--out", type=PATH, required=True, help="Records, pictures, and index.html to look at."
+)
+@click.option(
+    "--excluding", type=FOLDER, help="Videos of benchmarks, say: what shows the same is left out."
 )
 @click.option(
     "--kappa", type=click.FloatRange(0, 1), help="Alike above it.  [default: the embedder's]"
@@ -57,12 +62,20 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--guard", is_flag=True, help="Leave out the pictures that touch the gap.")
 @click.option("--wording", type=click.Choice(["full", "short"]), default="full", show_default=True)
+@click.option(
+    "--context",
+    type=click.Choice(["pictures", "clip"]),
+    default="pictures",
+    show_default=True,
+    help="What surrounds the gap, as pictures or as a video.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @json_option
 def synthesize(
     paper: str, videos: Path, cache: Path | None, embedder: str, fps: float, frames: int,
-    shortest: float, workers: int | None, out: Path, kappa: float | None, k: tuple[int, ...],
-    distractors: int | None, per_film: int, guard: bool, wording: Any, seed: int, as_json: bool,
+    shortest: float, keep_bars: bool, workers: int | None, out: Path, excluding: Path | None,
+    kappa: float | None, k: tuple[int, ...], distractors: int | None, per_film: int, guard: bool,
+    wording: Any, context: Any, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Training records of a paper from any folder of videos.
 
@@ -94,16 +107,19 @@ def synthesize(
         start if kappa is None else kappa, tuple(k), frames, distractors, per_film, shortest,
         guard=guard, seed=seed,
     )  # fmt: skip
-    settings = make.Settings(Filming(fps), sampling, embedder, wording)
+    settings = make.Settings(Filming(fps, bars=keep_bars), sampling, embedder, wording, context)
     with showing(Console(stderr=True)) as show:
         made = make.synthesize(
             videos, out, settings, cache or _cache(), workers=workers or cores(),
-            progress=show.update,
+            excluding=excluding, progress=show.update,
         )  # fmt: skip
     if as_json:
         show_json({**as_dict(made), "records": str(out / "records.jsonl")})
     else:
         _print(made, out)
+        if context == "clip":
+            most = frames - min(k) + 4  # the grey ones, and one filling on each side
+            click.echo(f"show them whole: max_frames of {most} or more, else the gap may be lost")
 
 
 def _cache() -> Path:
@@ -142,7 +158,7 @@ def _print(made: Made, out: Path) -> None:
 @json_option
 def calibrate(
     paper: str, videos: Path, cache: Path | None, embedder: str, fps: float, frames: int,
-    shortest: float, workers: int | None, most: int, as_json: bool,
+    shortest: float, keep_bars: bool, workers: int | None, most: int, as_json: bool,
 ) -> None:  # fmt: skip
     """The kappa at which an embedder thins out a corpus as wanted, and the curve behind it.
 
@@ -165,7 +181,7 @@ def calibrate(
     from repro.mvp.synthesis.store import Store
     from repro.show import showing
 
-    where, filming = cache or _cache(), Filming(fps)
+    where, filming = cache or _cache(), Filming(fps, bars=keep_bars)
     with showing(Console(stderr=True)) as show:
         seen = see(
             videos, where, filming, embedder, workers=workers or cores(), progress=show.update,
@@ -183,6 +199,11 @@ def calibrate(
             [(f"{p.kappa:.2f}", f"{p.step:.1f} s", f"{p.reach:.0%}", "fits" if p.ok else "")
              for p in points],
         )  # fmt: skip
-        click.echo(f"--kappa {best.kappa}" if best else "no kappa does what is wanted")
+        words = ["repro", "data", "synthesize", paper, "--videos", str(videos), "--out", "OUT"]
+        said = {"embedder": embedder, "fps": fps, "frames": frames, "shortest": shortest,
+                "kappa": best and best.kappa}  # fmt: skip
+        words += [word for name, value in said.items() for word in (f"--{name}", str(value))]
+        words += ["--keep-bars"] * keep_bars
+        click.echo(shlex.join(words) if best else "no kappa does what is wanted")
     if best is None:
         raise click.exceptions.Exit(exits.INCONCLUSIVE)

@@ -10,6 +10,7 @@
 | `images`       | optional list of pictures below --videos, one for every `<image>` in |
 |                | the question; with them an image needs no `path`                     |
 | `path`         | file below --videos, relative to it; not needed for text             |
+| `rate`         | optional: `path` is a folder of pictures, so many shown a second     |
 | `problem_id`   | optional; the record's place in the file otherwise                   |
 | `process`      | optional reasoning, used by supervised fine-tuning                   |
 | `candidates`   | optional: numbers in an `ordering` answer lie in 1 .. candidates     |
@@ -111,6 +112,7 @@ def sample(record: dict[str, Any], number: int, path: Path, videos: Path) -> Sam
     tagged = ANSWER.search(solution)
     name = record.get("problem_id")
     images = _images(record, modality, videos, where)
+    rate = _rate(record.get("rate"), where)
     pathless = modality == "text" or (images and modality == "image" and not record.get("path"))
     return Sample(
         id=str(number if name is None else name),
@@ -120,12 +122,21 @@ def sample(record: dict[str, Any], number: int, path: Path, videos: Path) -> Sam
         modality=modality,
         media=None if pathless else videos / _below(need("path"), where),
         options=tuple(options),
-        cluster=str(record.get("path") or record.get("film") or number),
+        cluster=str((not rate and record.get("path")) or record.get("film") or number),
         tags={k: str(record[k]) for k in TAGS if record.get(k)},
         evidence=_evidence(record.get("evidence"), where),
         images=images,
+        rate=rate,
         facts={k: str(record[k]) for k in FACTS if record.get(k)},
     )
+
+
+def _rate(given: Any, where: str) -> float | None:
+    if given is None:
+        return None
+    if type(given) not in (int, float) or not given > 0:
+        raise BadInput(f"{where}: `rate` must be a number of pictures a second above 0")
+    return float(given)
 
 
 def _images(record: dict[str, Any], modality: str, videos: Path, where: str) -> tuple[Path, ...]:

@@ -129,6 +129,7 @@ def test_missing_keys(tmp_path: Path, key: str, value: Any) -> None:
         ({"problem_type": "essay"}, "unknown problem_type 'essay'"),
         ({"problem_type": ["OCR"]}, "unknown problem_type ['OCR']"),
         ({"data_type": "audio"}, "unknown data_type 'audio'"),
+        ({"rate": 0}, "`rate` must be a number"),
         ({"options": None}, "multiple choice without options"),
         ({"options": []}, "multiple choice without options"),
         ({"options": None, "problem_type": "grounded qa"}, "grounded qa without options"),

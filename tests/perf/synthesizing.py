@@ -72,7 +72,7 @@ def by_seeking(path: Path, filming: Filming) -> Iterator[tuple[float, np.ndarray
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        shape = films.size_of(WIDTH, HEIGHT, filming.pixels)
+        shape = films.Part(0, 0, WIDTH, HEIGHT), *films.size_of(WIDTH, HEIGHT, filming.pixels)
         for k in range(int(stream.duration * stream.time_base * filming.fps)):
             container.seek(int(k / filming.fps / stream.time_base), stream=stream, backward=True)
             for frame in container.decode(stream):

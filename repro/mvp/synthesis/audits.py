@@ -27,6 +27,7 @@ import numpy.typing as npt
 from evals.seeds import derive
 from repro.mvp.rewards import chance, marks, numbers
 from repro.mvp.synthesis.embed import small
+from repro.mvp.synthesis.records import context_paths
 
 AUDITED = 200  # items per K (chosen)
 NEAREST, ERRORS, RARE = 0.15, 4.0, 1e-3  # bounds; the last on the p-value of the slots
@@ -102,8 +103,8 @@ def _sizes(record: Record, root: Path) -> list[int]:
 
 
 def _nearest(record: Record, root: Path) -> list[int]:
-    before = len(record["mvp"]["context_seconds"][0])
-    edges = _pixels([record["images"][before - 1], record["images"][before]], root)
+    before, after = context_paths(record)
+    edges = _pixels([before[-1], after[0]], root)
     pool = _pixels(_candidates(record), root)
     far = np.linalg.norm(pool[:, None] - edges[None], axis=-1)  # (M, 2)
     chosen = np.argsort(far.min(1), kind="stable")[: record["mvp"]["k"]]

@@ -10,24 +10,28 @@ the output depends on the number of workers, on interruptions or on the time.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evals.errors import BadInput
 from repro import folder
 from repro.mvp.synthesis import audits, sheet
-from repro.mvp.synthesis.films import Filming
-from repro.mvp.synthesis.items import Sampling, items
-from repro.mvp.synthesis.records import Wording, name, record, shown
+from repro.mvp.synthesis.films import Filming, jpeg
+from repro.mvp.synthesis.items import Item, Sampling, items
+from repro.mvp.synthesis.records import Context, Wording, clip, frame, name, record, shown
 from repro.mvp.synthesis.seeing import Seen, see
 from repro.mvp.synthesis.store import Film, Store
+from repro.mvp.synthesis.twins import without_twins
 
-VERSION = 1  # of the records' layout and of the drawing
+VERSION = 2  # of the records' layout and of the drawing
 SHARD = 64  # videos (chosen)
 Progress = Callable[[str, int, int], None]
 
@@ -40,6 +44,7 @@ class Settings:
     sampling: Sampling
     embedder: str
     wording: Wording = "full"
+    context: Context = "pictures"
     version: int = VERSION
 
     @property
@@ -67,17 +72,24 @@ def synthesize(
     cache: Path,
     *,
     workers: int = 1,
+    excluding: Path | None = None,
     progress: Progress = lambda name, done, total: None,
 ) -> Made:
-    """Records of all videos below a folder. Raises BadInput for a folder without videos, and for an
-    `out` that holds something else or was begun with other settings; EnvironmentFault."""
+    """Records of all videos below a folder, but for what the videos below `excluding` show too.
+
+    Raises BadInput for a folder without videos, and for an `out` that holds something else or was
+    begun with other settings; EnvironmentFault.
+    """
     with folder.writing(out, resume=True):
         _begin(out, settings)
-        seen = see(
-            videos, cache, settings.filming, settings.embedder, workers=workers, progress=progress
+        seen, barred = (
+            see(at, cache, settings.filming, settings.embedder, workers=workers, progress=progress)
+            if at
+            else []
+            for at in (videos, excluding)
         )
-        films = list(_without_duplicates(seen))
         store = Store(cache, settings.filming)
+        films = without_twins(seen, barred, store, embedder_name(settings.embedder))
         parts = [films[at : at + SHARD] for at in range(0, len(films), SHARD)]
         _sweep(out, len(parts))
         for number, part in enumerate(parts):
@@ -97,16 +109,6 @@ def _begin(out: Path, settings: Settings) -> None:
     elif any(entry.name != folder.LOCK for entry in out.iterdir()):
         raise BadInput(f"{out} is not empty and holds no records of ours; choose another --out")
     folder.write_json(path, mine)
-
-
-def _without_duplicates(seen: Sequence[Seen]) -> Iterator[Seen]:
-    """A video whose bytes were met under an earlier path is a duplicate of it."""
-    first: dict[str, str] = {}
-    for one in seen:
-        if one.sha256 and first.setdefault(one.sha256, one.video) != one.video:
-            yield Seen(one.video, lost="duplicate", why=f"the same bytes as {first[one.sha256]}")
-        else:
-            yield one
 
 
 def _sweep(out: Path, shards: int) -> None:
@@ -153,14 +155,36 @@ def _film(
         "seconds": round(float(film.seconds[-1]), 3),
         "items": {str(k): sum(item.k == k for item in drawn) for k in settings.sampling.ks},
     }  # fmt: skip
-    paths = _write_pictures(film, sorted({n for item in drawn for n in shown(item)}), store, draft)
-    below = {n: f"shards/{shard.name}/media/{path}" for n, path in paths.items()}
+    context = settings.context
+    numbers = sorted({n for item in drawn for n in shown(item, context)})
+    paths = _write_pictures(film, numbers, store, draft)
+    media = f"shards/{shard.name}/media"
+    below = {n: f"{media}/{path}" for n, path in paths.items()}
     keys = {
         "settings": settings.key, "embedder": settings.embedder, "kappa": settings.sampling.kappa
     }  # fmt: skip
-    return [
-        record(item, film, seen.video, below, keys, settings.wording) for item in drawn
-    ], outcome
+    made = []
+    for item in drawn:
+        at = f"{media}/{_write_clip(item, film, store, draft)}" if context == "clip" else None
+        made.append(record(item, film, seen.video, below, keys, settings.wording, at))
+    return made, outcome
+
+
+def _write_clip(item: Item, film: Film, store: Store, draft: Path) -> str:
+    """The context of an item as a folder of pictures; its path below the draft's media."""
+    from PIL import Image
+
+    places = clip(item)
+    known = [n for n in places if n is not None]
+    data = dict(zip(known, store.pictures(film, known), strict=True))
+    with Image.open(io.BytesIO(data[known[0]])) as picture:
+        nothing = np.full((picture.height, picture.width, 3), 128, np.uint8)
+    grey = jpeg(nothing, store.filming.quality)
+    at = f"{film.id[:12]}/{item.id}"
+    (draft / "media" / at).mkdir(parents=True)
+    for place, n in enumerate(places):
+        (draft / "media" / at / frame(place)).write_bytes(grey if n is None else data[n])
+    return at
 
 
 def _write_pictures(film: Film, numbers: list[int], store: Store, draft: Path) -> dict[int, str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from evals.seeds import derive
 from repro.mvp.synthesis.audits import gold
+from repro.mvp.synthesis.records import context_paths
 
 SHOWN, _HEIGHT = 20, 72  # items, pixels (chosen)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -92,11 +93,12 @@ def _lost(films: Sequence[Mapping[str, Any]], most: int = 20) -> str:
 
 
 def _item(record: Mapping[str, Any], root: Path) -> str:
-    about, images = record["mvp"], record["images"]
-    first, last = (len(part) for part in about["context_seconds"])
-    seconds = [*about["context_seconds"][0], *about["context_seconds"][1]]
+    about, paths = record["mvp"], context_paths(record)
     rank = {slot: place for place, slot in enumerate(gold(record), 1)}
-    context = [_figure(root / images[i], f"{seconds[i]:.1f} s") for i in range(first + last)]
+    before, after = (
+        "".join(_figure(root / p, f"{s:.1f} s") for p, s in zip(*side, strict=True))
+        for side in zip(paths, about["context_seconds"], strict=True)
+    )
     pool = [
         _figure(
             root / path,
@@ -104,13 +106,13 @@ def _item(record: Mapping[str, Any], root: Path) -> str:
             + (f"no. {rank[slot]}" if slot in rank else about["sources"][slot - 1]),
             hit=slot in rank,
         )
-        for slot, path in enumerate(images[first + last :], 1)
+        for slot, path in enumerate(record["images"][-record["candidates"] :], 1)
     ]
     gap = f'<div class="gap">{about["k"]} missing</div>'
     return (
         f"<article><h3>{escape(record['film'])} <span class=dim>{escape(record['problem_id'])}"
         f", answer {escape(', '.join(map(str, rank)))}</span></h3>"
-        f'<div class="row">{"".join(context[:first])}{gap}{"".join(context[first:])}</div>'
+        f'<div class="row">{before}{gap}{after}</div>'
         f'<div class="row">{"".join(pool)}</div></article>'
     )
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,17 +20,26 @@ from repro.core.types import Group
 from repro.mvp.method import MVP
 from repro.mvp.switches import Curriculum, Switches
 from repro.mvp.synthesis.embed import BuiltIn
-from repro.mvp.synthesis.films import Filming
-from repro.mvp.synthesis.items import Sampling, items
-from repro.mvp.synthesis.records import name, record, shown
+from repro.mvp.synthesis.films import Filming, jpeg
+from repro.mvp.synthesis.items import Item, Sampling, items
+from repro.mvp.synthesis.records import clip, frame, name, record, shown
 from repro.mvp.synthesis.store import Store
 from tests import scenes
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    """Items of K = 2 and 3 in the student's short wording."""
-    root = tmp_path_factory.mktemp("asked")
+    """Items of K = 2 and 3 in the student's short wording, the context as pictures."""
+    return made(tmp_path_factory.mktemp("asked"), filmed=False)
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """The same, the context as a clip."""
+    return made(tmp_path_factory.mktemp("filmed"), filmed=True)
+
+
+def made(root: Path, *, filmed: bool) -> list[Sample]:
     store, found = Store(root, Filming()), []
     for seed in range(4):
         film_id = hashlib.sha256(bytes([seed])).hexdigest()
@@ -41,9 +53,18 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
             for data in jpegs.values():
                 (root / name(data)).write_bytes(data)
             paths = {n: name(data) for n, data in jpegs.items()}
-            found.append(record(item, film, f"{seed}.mp4", paths, {}, "short"))
+            folder = _clip(item, jpegs, root) if filmed else None
+            found.append(record(item, film, f"{seed}.mp4", paths, {}, "short", folder))
     (root / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
     return read(root / "records.jsonl", root)
+
+
+def _clip(item: Item, jpegs: dict[int, bytes], root: Path) -> str:
+    (root / item.id).mkdir()
+    grey = jpeg(np.full((56, 56, 3), 128, np.uint8), 90)
+    for place, n in enumerate(clip(item)):
+        (root / item.id / frame(place)).write_bytes(grey if n is None else jpegs[n])
+    return item.id
 
 
 class Paid(MVP):
@@ -74,6 +95,32 @@ def test_steps_on_pictures_and_on_questions(
         assert row["mismatch"] < 1e-3
     moved = {n for n, p in t.vlm.model.named_parameters() if not torch.equal(p, before[n])}
     assert any("visual" in n for n in moved) and any("layers" in n for n in moved)
+
+
+def test_the_gradient_reaches_the_clip_and_the_pictures(
+    trainer: Callable[..., Any], filmed: list[Sample], records: list[Sample]
+) -> None:
+    """Of a prompt that holds both: every row of the clip, and every candidate; and it trains."""
+    t = trainer("grpo", steps=1, method=Paid, paid=False, pool=(*filmed, *records))
+    asked = next(s for s in filmed if s.gold.count(",") == 1)
+    prompt = t.collector.prompts.build(asked)
+    encoded = prompt.encoded
+    assert encoded.grid.shape[0] == 1 + len(asked.images)
+    assert encoded.grid[0, 0] == 4  # rows: max_frames is 8
+    pixels = encoded.pixels.clone().requires_grad_()
+    seen = replace(encoded, pixels=pixels)
+    features = t.vlm.features([seen])[0]
+    words = t.vlm.run(encoded.ids[None], features, encoded.positions[:, None], None)
+    logits = t.vlm.net.lm_head(words[0, -1])
+    logits.log_softmax(-1)[t.vlm.end].backward()
+    parts = torch.split(pixels.grad, encoded.grid.prod(-1).tolist())
+    assert all(float(part.abs().sum()) > 0 for part in parts)
+    rows = parts[0].reshape(int(encoded.grid[0, 0]), -1).abs().sum(1)
+    assert (rows > 0).all()
+    before = {n: p.detach().clone() for n, p in t.vlm.model.named_parameters()}
+    t.train()
+    moved = {n for n, p in t.vlm.model.named_parameters() if not torch.equal(p, before[n])}
+    assert any("visual" in n for n in moved)
 
 
 def test_a_resumed_run_sees_the_same_records(

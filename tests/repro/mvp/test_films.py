@@ -81,12 +81,44 @@ def test_what_is_left_out_changes_no_pixel(
 
 def test_a_film_of_a_phone_stands_upright(tmp_path: Path, mp4: Callable[..., Path]) -> None:
     """Marked as turned a quarter clockwise: its left side is shown on top."""
-    stored = np.zeros((8, 56, 112, 3), np.uint8)
+    stored = np.full((8, 56, 112, 3), 40, np.uint8)
     stored[:, :, :56] = (220, 30, 30)
     path = scenes.rotated(mp4(stored), tmp_path / "turned.mp4")
     _, found = seen(path)
     assert found[0].shape == (112, 56, 3)
     assert found[0][:40, :, 0].mean() > 150 > 60 > found[0][70:, :, 0].mean()
+
+
+def boxed(picture: np.ndarray, top: int, left: int) -> np.ndarray:
+    """The picture between black bars, with the noise that coding leaves in them."""
+    noise = np.random.default_rng(int(picture.sum()) % 97).integers(0, 9, (*picture.shape[:2], 1))
+    out = np.repeat(noise, 3, -1).astype(np.uint8)
+    inner = picture[: picture.shape[0] - 2 * top, : picture.shape[1] - 2 * left]
+    out[top : top + len(inner), left : left + inner.shape[1]] = inner
+    return out
+
+
+@pytest.mark.parametrize(("top", "left"), [(14, 0), (0, 28), (0, 0)])
+def test_black_bars_are_cut_off(mp4: Callable[..., Path], top: int, left: int) -> None:
+    """What remains fills whole patches, and is the picture."""
+    shown = scenes.frames(3, 12, 4, width=168, height=112)
+    path = mp4(np.stack([boxed(p, top, left) for p in shown]), fps=4)
+    _, found = seen(path)
+    height, width = 112 - 2 * top, 168 - 2 * left
+    assert {p.shape[:2] for p in found} == {(height // 28 * 28, width // 28 * 28)}
+    assert all(p.min(-1).mean(1).min() > 24 and p.min(-1).mean(0).min() > 24 for p in found)
+    kept = Image.fromarray(shown[4][:height, :width]).resize(found[1].shape[1::-1])
+    assert np.abs(found[1].astype(int) - np.asarray(kept)).mean() < 8
+    _, whole = seen(path, Filming(bars=True))
+    assert whole[0].shape == (112, 168, 3)
+
+
+def test_a_dark_film_and_a_dark_beginning_have_no_bars(mp4: Callable[..., Path]) -> None:
+    night = np.zeros((40, 112, 168, 3), np.uint8)
+    night[:, 50:60, 80:90] = 200
+    assert seen(mp4(night, fps=4))[1][0].shape == (112, 168, 3)
+    opening = np.concatenate([np.zeros((8, 112, 168, 3), np.uint8), scenes.frames(5, 20, 4)])
+    assert seen(mp4(opening, fps=4, name="o.mp4"))[1][0].shape == (112, 168, 3)
 
 
 def test_files_without_pictures(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from evals import microworld
 from evals.benchmarks.jsonl import read
 from evals.errors import BadInput, EnvironmentFault
+from evals.types import Protocol
+from evals.video import Clips
 from repro.cli import cli
 from repro.mvp.method import MVP
 from repro.mvp.synthesis import audits, make, seeing, sheet
@@ -28,7 +31,7 @@ from repro.mvp.synthesis.embed import BuiltIn
 from repro.mvp.synthesis.films import Filming
 from repro.mvp.synthesis.items import Sampling, items
 from repro.mvp.synthesis.make import Settings, synthesize
-from repro.mvp.synthesis.records import name, record, shown
+from repro.mvp.synthesis.records import GAP, context_paths, name, record, shown
 from repro.mvp.synthesis.store import Store
 from tests import scenes
 
@@ -46,7 +49,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Films of every kind that a corpus has; the good ones are a, b and z."""
+    """Films of every kind that a corpus has."""
     root = tmp_path_factory.mktemp("odd")
     for number, at in enumerate(("a.mp4", "deep/b.mp4")):
         scenes.film(root / at, number, 60)
@@ -54,6 +57,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes.film(root / "static.mp4", 3, 60, shots=[5], steps=(60, 60), drift=0)
     scenes.film(root / "looping.mp4", 4, 60, shots=range(9), steps=(1, 1))
     (root / "copy.mp4").write_bytes((root / "a.mp4").read_bytes())
+    half = scenes.frames(1, 60)[:, ::2, ::2]
+    microworld.write_film(half, root / "uploaded again.mp4", fps=2)
+    whole = (root / "a.mp4").read_bytes()
+    (root / "broken.mp4").write_bytes(whole[: len(whole) // 2])
     (root / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(9000))
     (root / "empty.mkv").touch()
     scenes.sound(root / "sound.mp4")
@@ -84,13 +91,17 @@ def test_every_file_has_an_outcome(made: tuple[Path, Path, make.Made]) -> None:
         "a.mp4": "used", "deep/b.mp4": "used", "varying.mp4": "used",
         "<script>alert(1)<_script>.mov": "used", "short.mp4": "short", "static.mp4": "static",
         "looping.mp4": "looping", "copy.mp4": "duplicate", "noise.mp4": "unreadable",
+        "uploaded again.mp4": "duplicate", "broken.mp4": "unreadable",
         "empty.mkv": "unreadable", "sound.mp4": "no video",
     }  # fmt: skip
     assert result.videos == {
-        "duplicate": 1, "looping": 1, "no video": 1, "short": 1, "static": 1, "unreadable": 2,
+        "duplicate": 2, "looping": 1, "no video": 1, "short": 1, "static": 1, "unreadable": 3,
         "used": 4,
     }  # fmt: skip
     assert set(result.cost) >= {"decode", "embed", "write"}
+    why = {film["film"]: film["why"] for film in lines(out / "films.jsonl")}
+    assert why["copy.mp4"] == "the same bytes as a.mp4"
+    assert why["uploaded again.mp4"] == "shows the same as deep/b.mp4"
 
 
 def test_records_are_read_as_training_reads_them(made: tuple[Path, Path, make.Made]) -> None:
@@ -149,6 +160,46 @@ def test_other_numbers_need_no_second_decode(
     assert found.items[4] >= 2
     with pytest.raises(BadInput, match="other settings"):
         synthesize(odd, out, other, cache)
+
+
+def test_what_is_excluded_gives_no_items(
+    made: tuple[Path, Path, make.Made], odd: Path, tmp_path: Path
+) -> None:
+    """Films of a benchmark, one of them encoded otherwise; the cache is the first run's."""
+    benchmark = tmp_path / "benchmark"
+    benchmark.mkdir()
+    (benchmark / "one.mp4").write_bytes((odd / "uploaded again.mp4").read_bytes())
+    (benchmark / "two.mp4").write_bytes((odd / "varying.mp4").read_bytes())
+    synthesize(odd, tmp_path / "out", SETTINGS, made[1], excluding=benchmark)
+    became = {f["film"]: (f["outcome"], f["why"]) for f in lines(tmp_path / "out/films.jsonl")}
+    assert became["deep/b.mp4"] == ("excluded", "shows the same as one.mp4 of the excluded ones")
+    assert became["varying.mp4"] == ("excluded", "the same bytes as two.mp4 of the excluded ones")
+    assert became["a.mp4"][0] == "used" and became["copy.mp4"][0] == "duplicate"
+
+
+def test_the_context_as_a_clip(
+    made: tuple[Path, Path, make.Made], odd: Path, tmp_path: Path
+) -> None:
+    """The same items; no row of two frames holds both sides of the gap."""
+    out = tmp_path / "out"
+    found = synthesize(odd, out, replace(SETTINGS, context="clip"), made[1])
+    assert (found.items, found.audits) == (made[2].items, made[2].audits)
+    plain, filmed = (lines(root / "records.jsonl") for root in (made[0], out))
+    clips = Clips(Protocol("clip", max_frames=32))
+    for one, other, sample in zip(plain, filmed, read(out / "records.jsonl", out), strict=True):
+        assert (one["solution"], one["problem_id"]) == (other["solution"], other["problem_id"])
+        before, after = context_paths(other)
+        assert [(out / p).read_bytes() for p in (*before, *after)] == [
+            (made[0] / p).read_bytes() for side in context_paths(one) for p in side
+        ]
+        assert sample.modality == "video" and sample.cluster == other["film"]
+        shown = clips.load(sample)
+        assert shown is not None and len(shown.images) == other["candidates"]
+        left, right = (len(side) + len(side) % 2 for side in (before, after))
+        assert len(shown.frames) == left + GAP + right
+        grey = np.abs(shown.frames.astype(int) - 128).max((1, 2, 3)) <= 2
+        assert grey.nonzero()[0].tolist() == [left, left + 1]
+        assert (shown.frames[left - 1] == shown.frames[len(before) - 1]).all()
 
 
 def test_a_second_run_changes_nothing(made: tuple[Path, Path, make.Made], odd: Path) -> None:
@@ -335,6 +386,8 @@ def test_calibrate_prints_the_curve(run: Any) -> None:
     assert len(curve) == 50 and done.exit_code in (0, 5)
     steps = [p["step"] for p in curve]
     assert steps == sorted(steps, reverse=True)
+    said = run("calibrate", "--frames", "12").output
+    assert "no kappa does" in said or "synthesize mvp --videos" in said.splitlines()[-1]
 
 
 def test_the_records_train(made: tuple[Path, Path, make.Made]) -> None:
