@@ -9,6 +9,7 @@ rewards of the same kind (repro.core.advantages).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,24 +87,39 @@ class TemporalR1(Method):
 
 
 def chosen_records(records: Sequence[Record], which: str, seed: int) -> list[Record]:
-    """All of them; those that selected.ids names; or (`random`) as many, drawn under `seed`.
+    """All of them; those that selected.ids names; or (`random`) as many of every family and kind of
+    question, drawn under `seed`: what differs is then which ones, not what is asked.
 
     Raises BadInput where selected.ids names a record that is not there.
     """
     if which == "all":
         return list(records)
-    ids = read_ids(SELECTED)
-    if which == "random":
-        drawn = np.random.default_rng([seed, 10]).permutation(len(records))[: len(ids)]
-        return [records[i] for i in sorted(drawn)]
     known = {record.id: record for record in records}
+    ids = read_ids(SELECTED)
     missing = [i for i in ids if i not in known]
     if missing:
         raise BadInput(
             f"{SELECTED} names {len(missing)} records that the training data lack, first "
             f"{missing[0]}: it was made for the micro profile; repro data select makes another"
         )
-    return [known[i] for i in ids]
+    selected = [known[i] for i in ids]
+    return selected if which == "selected" else _as_many(records, selected, seed)
+
+
+def _as_many(records: Sequence[Record], chosen: Sequence[Record], seed: int) -> list[Record]:
+    """As many records as `chosen` has, of every family and kind, in their own order."""
+    wanted = Counter(map(_sort, chosen))
+    drawn: set[str] = set()
+    for place in np.random.default_rng([seed, 10]).permutation(len(records)):
+        record = records[place]
+        if wanted[_sort(record)] > 0:
+            wanted[_sort(record)] -= 1
+            drawn.add(record.id)
+    return [record for record in records if record.id in drawn]
+
+
+def _sort(record: Record) -> tuple[str | None, str]:
+    return record.tags.get("family"), record.kind
 
 
 METHODS = {"temporal_r1": TemporalR1}  # and `sft`, which has no rewards (repro.arm)

@@ -23,7 +23,7 @@ class Terms:
 class Switches(recipe.Switches):
     """reading: how a completion is read and its form judged (repro.temporal_r1.rewards). terms:
     factors of the preset's own weights. records: all; those that `repro data select` kept
-    (selected.ids); or as many, drawn at random under the seed.
+    (selected.ids); or as many of every family and kind, drawn at random under the seed.
     """
 
     reading: Literal["released", "paper"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,8 +108,25 @@ def test_records_that_were_selected_or_as_many_at_random(
     drawn = [tuple(r.id for r in chosen_records(pool, "random", seed)) for seed in range(9)]
     assert all(len(set(ids)) == 3 for ids in drawn) and len(set(drawn)) > 6
     assert drawn[4] == tuple(r.id for r in chosen_records(pool, "random", 4))
-    with pytest.raises(BadInput, match="names 1 records that the training data lack, first 30"):
-        chosen_records(pool[:20], "selected", 0)
+    for which in ("selected", "random"):
+        with pytest.raises(BadInput, match="names 1 records that the training data lack, first 30"):
+            chosen_records(pool[:20], which, 0)
+
+
+def test_the_control_asks_as_many_of_every_family_and_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = [
+        replace(record, id=f"{family}{record.kind}{i}", tags={"family": family})
+        for record in (LOCATE, CHOICE) for family in ("a", "b") for i in range(20)
+    ]  # fmt: skip
+    monkeypatch.setattr(method, "SELECTED", tmp_path / "selected.ids")
+    chosen = [r for i, r in enumerate(pool) if i % 20 < 1 + i // 20]  # 1, 2, 3, 4 of each
+    method.SELECTED.write_text("".join(f"{r.id}\n" for r in chosen))
+    drawn = chosen_records(pool, "random", 0)
+    sorts = [Counter((r.tags["family"], r.kind) for r in some) for some in (chosen, drawn)]
+    assert sorts[0] == sorts[1] and sorted(sorts[0].values()) == [1, 2, 3, 4]
+    assert drawn != chosen
 
 
 def test_kinds_have_a_standard_deviation_of_their_own() -> None:
