@@ -7,7 +7,8 @@
 | `video-holmes-official` | Video-Holmes `evaluate.py` (ktr.md 4.4); multiple choice only      |
 | `micro`                 | chosen, for the tiny student: question, then one option per line   |
 | `micro-json`            | the same, asking for JSON                                          |
-| `problem`               | the record's own text and no more: training of Temporal-R1         |
+| `problem`               | the record's own text: training of Temporal-R1; then the options,  |
+|                         | one a line (chosen), where the text does not hold them already     |
 | `FILE/KEY`              | templates of evals/protocols/FILE.yaml, under `prompts`            |
 
 A template is picked by the question's form and kind ("adaptation multiple choice", then
@@ -254,11 +255,20 @@ def _micro(sample: Sample) -> str:
     return "\n".join((sample.question, *sample.options))
 
 
+def _problem(sample: Sample) -> str:
+    """What a record says. The release shows `problem` alone; records that keep their options apart
+    would then be asked without them."""
+    texts = option_texts(sample.options) if sample.kind in _CHOICE else {}
+    shown = (rf"\(?\b{label}[).:]\s*{re.escape(text)}" for label, text in texts.items())
+    held = all(re.search(each, sample.question) for each in shown)
+    return sample.question if held else _micro(sample)
+
+
 TEMPLATES: Mapping[str, Callable[[Sample], str]] = {
     "video-r1": lambda sample: _video_r1(sample, _TAGS["video-r1"]),
     "video-r1-train": lambda sample: _video_r1(sample, _TAGS["video-r1-train"]),
     "video-holmes-official": _video_holmes,
     "micro": _micro,
     "micro-json": lambda sample: f"{_micro(sample)}\nJSON:",
-    "problem": lambda sample: sample.question,
+    "problem": _problem,
 }

@@ -24,7 +24,7 @@ from evals import replies as cache
 from evals.benchmarks import Benchmark
 from evals.errors import TimedOut, Undecodable
 from evals.extract import Answer, Unparsed, extract
-from evals.grade import grade
+from evals.grade import GROUNDED, grade, windows
 from evals.metrics import mean
 from evals.models import Model, Question
 from evals.probes import Probe
@@ -292,7 +292,18 @@ def graded(
         grader=protocol.grader, overlap=protocol.overlap,
     )  # fmt: skip
     outcome = Outcome.CORRECT if value >= 1 else Outcome.WRONG
-    return _row(sample, k, reading.value, outcome, value, reply.tokens)
+    row = _row(sample, k, reading.value, outcome, value, reply.tokens)
+    return replace(row, detail=BACKWARDS) if _backwards(sample) else row
+
+
+#: Why nobody can win a question, in the `detail` of its rows.
+BACKWARDS = "every true interval ends before it starts: nothing overlaps it"
+
+
+def _backwards(sample: Sample) -> bool:
+    if sample.kind not in GROUNDED:
+        return False
+    return all(start > end for start, end in windows(sample.gold, sample.kind, sample.options))
 
 
 def _row(

@@ -5,7 +5,8 @@
 | count       | another number of questions or videos than the card's                              |
 | hash        | a file that differs from what the hub recorded when it was fetched                 |
 | record      | a record with a field missing or unusable                                          |
-| gold        | a right answer that is none of the options                                         |
+| gold        | a right answer that is none of the options, or an interval that ends before it     |
+|             | starts: its question is asked, and cannot be won                                   |
 | options     | an empty option, two equal ones, or fewer than two                                 |
 | duplicate   | the same question on the same video twice, with the same answer                    |
 | contradict  | the same question on the same video with different answers                         |
@@ -186,6 +187,9 @@ def _questions(samples: Sequence[Sample], found: Findings) -> None:
             found.add("duplicate", f"{sample.id} asks what {first[0]} asks")
         elif first[0] != sample.id:
             found.add("contradict", f"{sample.id} answers {first[0]} with {sample.gold[:40]}")
+        if backwards := [pair for pair in _times(sample) if pair[0] > pair[1]]:
+            start, end = backwards[0]
+            found.add("gold", f"{sample.id}: [{start:g}, {end:g}] ends before it starts")
         for time in chain.from_iterable(_times(sample)):
             rounded += time == float(np.float16(time)) and time != round(time, 2)
             exact += time != float(np.float16(time))

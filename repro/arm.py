@@ -143,7 +143,7 @@ def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmar
     if recipe.data.records in benchmarks.NAMES:
         found = benchmarks.load(recipe.data.records, split=recipe.data.split, root=videos)
     else:
-        data, folder = training.located(recipe.paper)
+        data, folder = training.located(recipe)
         found = benchmarks.load("jsonl", data=data, root=videos or folder)
     if recipe.data.ids is None:
         return found

@@ -14,6 +14,7 @@ from repro.options import FILE, FOLDER, PATH, as_dict, json_option, show_json, t
 
 if TYPE_CHECKING:
     from evals.verify import Finding, Report
+    from repro.training import Manifest
     from repro.training import Report as TrainingReport
 
 
@@ -62,10 +63,11 @@ def list_(as_json: bool) -> None:
 @click.option("--subset", default="", help="Parts of it, with commas.")
 @click.option("--no-videos", is_flag=True, help="Do not open the videos.")
 @click.option("--no-hashes", is_flag=True, help="Do not hash the files that were fetched.")
+@click.option("--profile", help="Of a paper: whose training records.  [default: paper]")
 @json_option
 def verify(
     benchmark: str, root: Path | None, split: str | None, subset: str, no_videos: bool,
-    no_hashes: bool, as_json: bool,
+    no_hashes: bool, profile: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check a copy of a benchmark's data: every question, every video, every hash.
 
@@ -84,7 +86,7 @@ def verify(
     from repro.show import showing
 
     if benchmark in papers():
-        _verify_training(benchmark, root, not no_videos, as_json)
+        _verify_training(benchmark, profile, root, not no_videos, as_json)
         return
     with showing(Console(stderr=True)) as show:
         report = check(
@@ -99,15 +101,24 @@ def verify(
         raise click.exceptions.Exit(exits.BAD_INPUT)
 
 
-def _verify_training(paper: str, root: Path | None, media: bool, as_json: bool) -> None:
+def _manifest(paper: str, profile: str | None) -> Manifest:
+    from repro.recipe import Recipe
+    from repro.training import Manifest
+
+    return Manifest.load(paper, Recipe.load(paper, profile).data.records if profile else "")
+
+
+def _verify_training(
+    paper: str, profile: str | None, root: Path | None, media: bool, as_json: bool
+) -> None:
     from rich.console import Console
 
     from evals.benchmarks import data_root
     from repro import training
     from repro.show import showing
 
-    manifest = training.Manifest.load(paper)
-    folder = root or data_root(f"{paper}-train")
+    manifest = _manifest(paper, profile)
+    folder = root or data_root(manifest.folder)
     with showing(Console(stderr=True)) as show:
         report = training.verify(
             manifest, folder / manifest.file.name, folder, media=media, progress=show.update
@@ -230,8 +241,11 @@ def lock(paper: str, profile: str, update: bool, as_json: bool) -> None:
 @click.argument("paper")
 @click.option("--published", type=FILE, help="The file that the authors published.")
 @click.option("--holmes", type=FILE, help="train_Video-Holmes.json of its owner.")
+@click.option("--profile", help="Whose records, where profiles differ.  [default: paper]")
 @click.option("--out", type=PATH, help="[default: $REELPROOF_DATA/PAPER-train/records.json]")
-def build(paper: str, published: Path | None, holmes: Path | None, out: Path | None) -> None:
+def build(
+    paper: str, published: Path | None, holmes: Path | None, profile: str | None, out: Path | None
+) -> None:
     """Write a paper's training records as training reads them: every id once.
 
     What nobody can draw again is left out and said in words.
@@ -243,8 +257,8 @@ def build(paper: str, published: Path | None, holmes: Path | None, out: Path | N
     from evals.benchmarks import data_root
     from repro import training
 
-    manifest = training.Manifest.load(paper)
-    at = out or data_root(f"{paper}-train") / training.RECORDS
+    manifest = _manifest(paper, profile)
+    at = out or data_root(manifest.folder) / training.RECORDS
     built = training.build(manifest, at, published=published, holmes=holmes)
     click.echo(f"{built.records} records: {built.file}")
     for text in built.lacks:

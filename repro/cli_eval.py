@@ -359,6 +359,7 @@ def _plain(name: str) -> str:
 
 
 def _tell(runs: dict[str | None, Run], benchmark: Benchmark, out: Path, as_json: bool) -> None:
+    from evals.run import BACKWARDS
     from repro.folder import read_json
     from repro.measure import WORK, numbers
     from repro.probing import gain
@@ -389,6 +390,9 @@ def _tell(runs: dict[str | None, Run], benchmark: Benchmark, out: Path, as_json:
     lost = [row.detail for row in plain.rows if row.outcome in ("undecodable", "timeout")]
     if lost:
         click.echo(f"{len(lost)} questions have a clip that cannot be read, first {lost[0]}")
+    hopeless = {row.id for row in plain.rows if row.detail == BACKWARDS}
+    if hopeless:
+        click.echo(f"{len(hopeless)} questions nobody can win, first {min(hopeless)}: {BACKWARDS}")
 
 
 def _cost(work: dict[str, Any]) -> str:

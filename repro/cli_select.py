@@ -133,7 +133,7 @@ def _pool(
     assert recipe is not None, "one of the three is named"
     if recipe.data.records in benchmarks.NAMES:
         return files.pool_of_benchmark(recipe.data.records, recipe.data.split, videos)
-    file, home = training.located(recipe.paper)
+    file, home = training.located(recipe)
     return files.pool_of_records(file, videos or home)
 
 

@@ -42,7 +42,7 @@ def examine(recipe: Recipe) -> list[Finding]:
     if Path(recipe.model.id).is_dir():
         found.append(_told("model", recipe.model.id, broken(Path(recipe.model.id)), "--model DIR"))
     if recipe.data.repository:
-        found.append(_records(recipe.paper))
+        found.append(_records(recipe))
     return found + [_benchmark(name, fetch) for name in _asked(recipe)]
 
 
@@ -129,21 +129,23 @@ def _is_whole(path: Path) -> bool:
 # --- records and benchmarks ---------------------------------------------------------------------
 
 
-def _records(paper: str) -> Finding:
-    name = f"{paper}-train"
+def _records(recipe: Recipe) -> Finding:
+    manifest, paper = training.manifest_of(recipe), recipe.paper
+    name = manifest.folder if manifest else recipe.data.records
+    which = "" if manifest is None or manifest.published else f" --profile {recipe.profile_name}"
     try:
-        file, folder = training.located(paper)
+        file, folder = training.located(recipe)
     except BadInput:
         return _told(
             "records", name, "not here",
-            _placed(f"repro data build {paper} --published FILE") + " (docs/gpu-hosts.md)",
+            _placed(f"repro data build {paper}{which} --published FILE") + " (docs/gpu-hosts.md)",
         )  # fmt: skip
     try:
         named = sorted({s.media for s in jsonl.read(file, folder) if s.media is not None})
         lacks = _missing([path for path in named if not path.exists()])
     except BadInput as error:
         lacks = str(error)
-    return _told("records", name, lacks, f"repro data verify {paper} --root {folder}")
+    return _told("records", name, lacks, f"repro data verify {paper}{which} --root {folder}")
 
 
 def _benchmark(asked: str, fetch: str) -> Finding:

@@ -17,7 +17,7 @@ from evals import benchmarks
 from evals.errors import BadInput
 from repro import lock, training
 from repro.core.memory import KNOWN
-from repro.recipe import UNRESOLVED, Recipe, papers
+from repro.recipe import UNRESOLVED, Recipe
 
 VIDEO_R1_EVAL = "Video-R1/Video-R1-eval"
 
@@ -100,9 +100,9 @@ def _records(recipe: Recipe) -> Iterable[Need]:
                 lock.key_of("dataset", data.repository), data.revision or UNRESOLVED,
                 f"records of {data.records}", frozenset({stage}), None, "",
             )  # fmt: skip
-    known = papers().get(recipe.paper)
-    if known and recipe.data.repository and known.with_name(training.MANIFEST).is_file():
-        for part in training.Manifest.load(recipe.paper).parts:
+    manifest = training.manifest_of(recipe)
+    if manifest is not None and recipe.data.repository:
+        for part in manifest.parts:
             yield Need(
                 f"dataset:{part.repository}", UNRESOLVED, f"films of {part.name}",
                 frozenset({"train"}), None, "",

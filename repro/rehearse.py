@@ -27,7 +27,7 @@ from rich.console import Console
 
 from evals import made
 from evals.errors import BadInput, EnvironmentFault
-from evals.verify import verify
+from evals.verify import Findings, verify
 from repro import folder, lock, needs, training
 from repro.grid import grid
 from repro.recipe import Recipe
@@ -43,6 +43,11 @@ from results.schema import LedgerError
 STEPS = 2
 FAR = 240.0  # seconds that the first step of a killed training may take (chosen)
 COMMIT = "0" * 40
+FEW = 3  # records of each part
+#: (kind, solution) of records that are put together from several sources.
+KINDS = (
+    ("multiple choice", "A"), ("temporal grounding", "[0.0, 1.0]"), ("grounded qa", "B [0.5, 1.5]")
+)  # fmt: skip
 
 #: Dotted key of the profile -> (value, why it is not the paper's). Of the arms the first two run.
 CUTS: Mapping[str, tuple[Any, str]] = {
@@ -181,16 +186,22 @@ class _Rehearsal:
             report = verify(name, root / name, subset=subset)
             _only(report.findings, ("count", "card"), f"the made copy of {name}")
             seen.append(f"{name} {report.questions}")
-        records = self._records(root / f"{self.original.paper}-train")
+        records = self._records(root / self._manifest.folder)
         self._demonstrations(root)
         return f"questions: {', '.join(seen)}; {records}"
 
+    @property
+    def _manifest(self) -> Manifest:
+        """Of the records that the profile trains on."""
+        return Manifest.load(self.original.paper, self.original.data.records)
+
     def _records(self, root: Path) -> str:
-        manifest = Manifest.load(self.original.paper)
-        few, own = _few(manifest), training.schema(manifest.paper)
+        manifest = self._manifest
+        few = _few(manifest)
+        own = training.schema(manifest.paper) if manifest.published else None
         published, rows = root / manifest.file.name, _published(few)
         made.save(published, [own.published(row) for row in rows] if own else rows)
-        rows = training.published_rows(few, published)
+        rows = training.published_rows(few, published, Findings())
         made.on_disk(root, [r["path"].removeprefix("./") for r in rows])
         report = training.verify(few, published, root)
         _only(report.findings, training.NOTES, "the made training records")
@@ -203,7 +214,7 @@ class _Rehearsal:
         at = root / self.original.sft.data.records
         rows = [
             {**row, "problem_id": i, "process": "<think>It is red.</think>"}
-            for i, row in enumerate(_published(_few(Manifest.load(self.original.paper))))
+            for i, row in enumerate(_published(_few(self._manifest)))
         ]
         made.save(at / training.RECORDS, rows)
         made.on_disk(at, [row["path"].removeprefix("./") for row in rows])
@@ -348,8 +359,10 @@ def _only(findings: Any, allowed: tuple[str, ...], what: str) -> None:
 
 def _few(manifest: Manifest) -> Manifest:
     """The manifest of a file with a handful of each part."""
-    parts = tuple(replace(part, records=3, films=None) for part in manifest.parts)
-    total = 3 * len(parts)
+    parts = tuple(
+        replace(part, records=part.records and FEW, films=None) for part in manifest.parts
+    )
+    total = FEW * len(parts)
     of = replace(manifest.file, records=total, images=0, videos=total, sha256=("", ""))
     return replace(manifest, parts=parts, file=of)
 
@@ -357,15 +370,21 @@ def _few(manifest: Manifest) -> Manifest:
 def _published(manifest: Manifest) -> list[dict[str, Any]]:
     """Made records in the published schema, part by part; the first ids of two parts clash."""
     rows = []
+    end = manifest.parts[-1]
     for part in manifest.parts:
-        last = part is manifest.parts[-1]
-        for i in range(part.records):
-            number = part.ids[0] + i if last or i == 0 else manifest.parts[-1].ids[0] + i
-            folder_ = "videos_train" if last else part.name
+        for i in range(FEW):
+            number: Any = f"{part.name}-{i}"
+            if part.ids and end.ids:
+                number = (part.ids if part is end or i == 0 else end.ids)[0] + i
+            folder_ = "videos_train" if part is end and part.ids else part.name
+            kind, solution = ("multiple choice", "AB"[i % 2])
+            if part.ids is None:  # of every kind that such records have
+                kind, solution = KINDS[i % len(KINDS)]
             rows.append({
                 "problem_id": number, "problem": f"Which colour is shape {i}?",
-                "data_type": "video", "problem_type": "multiple choice",
-                "options": ["A. red", "B. blue"], "solution": f"<answer>{'AB'[i % 2]}</answer>",
+                "data_type": "video", "problem_type": kind,
+                "options": None if kind == "temporal grounding" else ["A. red", "B. blue"],
+                "solution": f"<answer>{solution}</answer>",
                 "path": f"./{folder_}/{i}.mp4", "data_source": part.data_source or "made",
             })  # fmt: skip
     return rows

@@ -103,7 +103,9 @@ def rescore(
             "luck": luck,
             "rules": rules,
             "outcomes": dict(sorted(Counter(row.outcome for row in rows).items())),
-            "unparsed": dict(Counter(r.detail for r in rows if r.detail).most_common(5)),
+            "unparsed": dict(
+                Counter(r.detail for r in rows if r.detail and r.prediction is None).most_common(5)
+            ),
             "scores": [row.score for row in rows],
         }
     used = judge and {"id": judge.id, "asked": judge.asked, "cached": judge.cached}

@@ -49,7 +49,7 @@ def check(recipe: Recipe, stages: frozenset[str], arms: Sequence[str], show: Sho
         plan.require_fits(recipe, arms, min(cards), len(cards))
     if "train" in stages and recipe.data.records not in benchmarks.NAMES:
         show.say("data: training records")
-        file, folder = training.located(recipe.paper)
+        file, folder = training.located(recipe)
         benchmarks.load("jsonl", data=file, root=folder)
     if stages & {"score-released", "eval"}:
         for name, subset in dict.fromkeys((a.benchmark, a.protocol.subset) for a in grid(recipe)):

@@ -1,4 +1,5 @@
-"""A paper's training records: their manifest (<paper>/data.yaml), a verifier, and a builder.
+"""A paper's training records: their manifests (<paper>/data.yaml and, for further profiles,
+<paper>/data_*.yaml), a verifier, and a builder.
 
 | check     | a problem is                                                                        |
 |-----------|-------------------------------------------------------------------------------------|
@@ -35,10 +36,10 @@ from evals.errors import BadInput, Undecodable
 from evals.types import Sample
 from evals.verify import Finding, Findings
 from repro.folder import write_json
-from repro.recipe import papers
+from repro.recipe import Recipe, papers
 from repro.strict import Reader, nearest, read_yaml
 
-MANIFEST, RECORDS = "data.yaml", "records.json"
+MANIFEST, FURTHER, RECORDS = "data.yaml", "data_*.yaml", "records.json"
 NOTES = ("clash", "options")
 Progress = Callable[[str, int, int], None]
 
@@ -58,22 +59,27 @@ class Published:
 
 @dataclass(frozen=True)
 class Part:
-    """One source of the records. ids: first and last, ascending. films: None where unknown."""
+    """One source of the records. ids: first and last, ascending; None: any, each once. films: None
+    where unknown. records: None where whoever makes the file decides: a record then says by its
+    data_source which part it is of. pool: records that were chosen from, None where unknown."""
 
     name: str
-    records: int
-    ids: tuple[int, int]
+    records: int | None
+    ids: tuple[int, int] | None
     data_source: str | None
     films: int | None
     repository: str
     annotations: str
+    pool: int | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What is known of a paper's training records, and in words what is not.
 
-    in_domain: benchmarks whose training split is among them.
+    name: as `data.records` of the profiles that train on them. in_domain: benchmarks whose training
+    split is among them. published: the authors published a file, in fields of their own where the
+    paper has a module `data`; otherwise it is put together, in the fields that training reads.
     """
 
     paper: str
@@ -82,23 +88,55 @@ class Manifest:
     parts: tuple[Part, ...]
     in_domain: tuple[str, ...]
     unknown: tuple[str, ...]
+    published: bool = True
 
     @classmethod
-    def load(cls, paper: str) -> Manifest:
-        """Raises BadInput for a paper without a manifest, or naming the key that is wrong."""
+    def load(cls, paper: str, records: str = "") -> Manifest:
+        """A paper's first manifest, or that of the named records.
+
+        Raises BadInput for a paper or records without a manifest, or naming the key that is wrong.
+        """
         known = {p: f.with_name(MANIFEST) for p, f in papers().items()}
         known = {p: f for p, f in known.items() if f.is_file()}
         if paper not in known:
             raise BadInput(f"no manifest of training records for {paper!r}{nearest(paper, known)}")
-        return _manifest(paper, known[paper])
+        found = {m.name: m for m in _manifests(paper)}
+        if records and records not in found:
+            raise BadInput(
+                f"{paper} has no manifest of the records {records!r}; it has {', '.join(found)}"
+            )
+        return found[records] if records else next(iter(found.values()))
 
-    def part_of(self, index: int) -> Part:
-        """The part of the record at `index`, from 0, in the order of the published file."""
+    @property
+    def folder(self) -> str:
+        """Where the records lie, below $REELPROOF_DATA."""
+        return f"{self.paper}-train" if self.published else self.name
+
+    def part_of(self, index: int, row: Any = None) -> Part:
+        """The part of the record `row` at `index`, from 0, in the order of the published file."""
         for part in self.parts:
-            if index < part.records:
+            if part.records is None:
+                if isinstance(row, dict) and row.get("data_source") == part.data_source:
+                    return part
+            elif index < part.records:
                 return part
-            index -= part.records
+            else:
+                index -= part.records
         return self.parts[-1]
+
+
+def _manifests(paper: str) -> list[Manifest]:
+    """Every manifest of a paper, data.yaml first; none where it has none."""
+    first = papers()[paper].with_name(MANIFEST)
+    files = [first] if first.is_file() else []
+    return [_manifest(paper, f) for f in (*files, *sorted(first.parent.glob(FURTHER)))]
+
+
+def manifest_of(recipe: Recipe) -> Manifest | None:
+    """That of the records which a profile names; None where nobody has described them."""
+    if recipe.paper not in papers():
+        return None
+    return next((m for m in _manifests(recipe.paper) if m.name == recipe.data.records), None)
 
 
 def _manifest(paper: str, file: Path) -> Manifest:
@@ -122,6 +160,7 @@ def _manifest(paper: str, file: Path) -> Manifest:
         parts=tuple(parts),
         in_domain=reader.leaf(tuple[str, ...], raw["in_domain"], "in_domain"),
         unknown=tuple(reader.text(text, "unknown") for text in raw["unknown"]),
+        published=file.name == MANIFEST,
     )
 
 
@@ -133,18 +172,26 @@ def schema(paper: str) -> Any:
     return importlib.import_module(name) if known else None
 
 
-def published_rows(manifest: Manifest, file: Path) -> list[Any]:
-    """A published file's records in the fields that training reads.
+def published_rows(manifest: Manifest, file: Path, found: Findings) -> list[Any]:
+    """A published file's records in the fields that training reads. One in the authors' own fields
+    that cannot be used is a finding, `record`, and an empty row in its place.
 
-    Raises BadInput for a file that is none, or naming the record that cannot be used.
+    Raises BadInput for a file that is none, or without a record that can be used.
     """
-    rows, own = list(jsonl.rows(file)), schema(manifest.paper)
+    rows = list(jsonl.rows(file))
+    own = schema(manifest.paper) if manifest.published else None
     if own is None:
         return rows
-    try:
-        return [own.record(row, number) for number, row in enumerate(rows, start=1)]
-    except BadInput as error:
-        raise BadInput(f"{file}, {error}") from None
+    read: list[Any] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            read.append(own.record(row, number))
+        except BadInput as error:
+            found.add("record", f"{file}, {error}")
+            read.append(None)
+    if rows and not any(read):
+        raise BadInput(f"no record can be used: {found['record'].examples[0]}")
+    return read
 
 
 # --- verify --------------------------------------------------------------------------------
@@ -177,12 +224,12 @@ def verify(
     Raises BadInput when the file cannot be read at all.
     """
     found = Findings()
-    rows = published_rows(manifest, file)
+    rows = published_rows(manifest, file, found)
     digest = _file(manifest, file, found)
     samples = list(_samples(rows, file, root, found))
     _counts(manifest, rows, samples, found)
     _parts(manifest, rows, found)
-    wanted = {s.media: manifest.part_of(i).name for i, s in samples if s.media is not None}
+    wanted = {s.media: manifest.part_of(i, rows[i]).name for i, s in samples if s.media}
     if media:
         _media({s.media: s for _, s in samples}, wanted, found, progress)
     return Report(
@@ -203,6 +250,8 @@ def _samples(
     rows: Sequence[Any], file: Path, root: Path, found: Findings
 ) -> Iterator[tuple[int, Sample]]:
     for i, row in enumerate(rows):
+        if row is None:  # is a finding already
+            continue
         try:
             yield i, jsonl.sample(row, i + 1, file, root)
         except BadInput as error:
@@ -223,7 +272,7 @@ def _counts(
             found.add("count", f"{n} {what}, where the manifest has {expected}")
     films: dict[str, set[Path | None]] = {}
     for i, s in samples:
-        films.setdefault(manifest.part_of(i).name, set()).add(s.media)
+        films.setdefault(manifest.part_of(i, rows[i]).name, set()).add(s.media)
         if s.kind == "multiple choice" and s.question.rstrip().endswith("Options:"):
             found.add("options", f"record {i + 1} already ends in Options:")
     for part in manifest.parts:
@@ -236,8 +285,15 @@ def _parts(manifest: Manifest, rows: Sequence[Any], found: Findings) -> None:
     owner: dict[Any, str] = {}
     last: dict[str, int] = {}
     for i, row in enumerate(rows):
-        part = manifest.part_of(i)
+        if row is None:
+            continue
+        part = manifest.part_of(i, row)
         number = row.get("problem_id") if isinstance(row, dict) else None
+        source = row.get("data_source") if isinstance(row, dict) else part.data_source
+        if part.data_source and source != part.data_source:
+            found.add("part", f"record {i + 1}: data_source {source!r}")
+        if part.ids is None:
+            continue
         first, end = part.ids
         if not isinstance(number, int) or not first <= number <= end:
             found.add("part", f"record {i + 1}: id {number!r} is none of {part.name}")
@@ -245,8 +301,6 @@ def _parts(manifest: Manifest, rows: Sequence[Any], found: Findings) -> None:
         if number <= last.get(part.name, -1):
             found.add("part", f"record {i + 1}: id {number} of {part.name} is not in order")
         last[part.name] = number
-        if part.data_source and row.get("data_source") != part.data_source:
-            found.add("part", f"record {i + 1}: data_source {row.get('data_source')!r}")
         if owner.setdefault(number, part.name) != part.name:
             found.add("clash", f"id {number} is one of {owner[number]} and one of {part.name}")
 
@@ -275,7 +329,8 @@ def _media(
 
 @dataclass(frozen=True)
 class Built:
-    """The file that training reads, its number of records, and in words what it lacks."""
+    """The file that training reads, its number of records, and in words what it lacks: also those
+    that could not be used, counted."""
 
     file: Path
     records: int
@@ -293,7 +348,8 @@ def build(
     if published is None and holmes is None:
         raise BadInput("name a published copy, the owner's Video-Holmes annotations, or both")
     own = holmes_records(manifest, holmes) if holmes else []
-    rows = published_rows(manifest, published) if published else own
+    found = Findings()
+    rows = published_rows(manifest, published, found) if published else own
     if published and own:
         theirs = rows[-len(own) :]
         for number, (one, other) in enumerate(zip(theirs, own, strict=True), start=1):
@@ -303,19 +359,24 @@ def build(
                     f"{', '.join(differing)}"
                 )
     name = partial(_part_name, manifest, alone=published is None)
-    built = [{**row, "problem_id": f"{name(i)}/{row['problem_id']}"} for i, row in enumerate(rows)]
+    built = [
+        {**row, "problem_id": f"{name(i, row)}/{row['problem_id']}"}
+        for i, row in enumerate(rows)
+        if row is not None
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, built)
     jsonl.read(out, out.parent)  # what training will do: raises BadInput naming the record
     first = manifest.parts[0]
-    lacks = () if published else (
-        f"the {first.records:,} records of {first.name}; {manifest.unknown[0]}",
-    )  # fmt: skip
-    return Built(out, len(built), lacks)
+    lacks = [f"{f.count} of {len(rows)} records that cannot be used, first {f.examples[0]}"
+             for f in found.values()]  # fmt: skip
+    if not published:
+        lacks.append(f"the {first.records or 0:,} records of {first.name}; {manifest.unknown[0]}")
+    return Built(out, len(built), tuple(lacks))
 
 
-def _part_name(manifest: Manifest, index: int, *, alone: bool) -> str:
-    return (manifest.parts[-1] if alone else manifest.part_of(index)).name
+def _part_name(manifest: Manifest, index: int, row: Any, *, alone: bool) -> str:
+    return (manifest.parts[-1] if alone else manifest.part_of(index, row)).name
 
 
 def _told(value: Any) -> Any:
@@ -327,13 +388,14 @@ def holmes_records(manifest: Manifest, annotations: Path) -> list[dict[str, Any]
     """The owner's training questions in the fields of the Video-R1 family, numbered as in KTR's
     file (ktr.md 3.2). Raises BadInput naming the record that cannot be used."""
     part = manifest.parts[-1]
+    first = part.ids[0] if part.ids else 1
     found = []
     for number, row in enumerate(jsonl.rows(annotations)):
         record = Record(row, f"{annotations}, record {number + 1}")
         options = lettered(record.texts("Options"))
         found.append(
             {
-                "problem_id": part.ids[0] + number,
+                "problem_id": first + number,
                 "problem": record.text("Question"),
                 "data_type": "video",
                 "problem_type": "multiple choice",
@@ -348,7 +410,10 @@ def holmes_records(manifest: Manifest, annotations: Path) -> list[dict[str, Any]
 
 def told(manifest: Manifest) -> str:
     """The manifest in a paragraph, as `repro data` and the plan print it."""
-    parts = ", ".join(f"{p.records:,} of {p.name} ({p.repository})" for p in manifest.parts)
+    parts = ", ".join(
+        f"{'some' if p.records is None else f'{p.records:,}'} of {p.name} ({p.repository})"
+        for p in manifest.parts
+    )
     of = manifest.file
     return (
         f"{manifest.name}: {of.records:,} records, {of.images:,} images and {of.videos:,} videos; "
@@ -356,10 +421,17 @@ def told(manifest: Manifest) -> str:
     )
 
 
-def located(paper: str) -> tuple[Path, Path]:
-    """The file of records that training reads and the folder of its media, below
-    `$REELPROOF_DATA/<paper>-train`. Raises BadInput saying which command makes it."""
-    return place(f"{paper}-train", f"repro data build {paper} --published FILE writes it there")
+def located(recipe: Recipe) -> tuple[Path, Path]:
+    """The file of records that a profile names by `data.records`, and the folder of its media:
+    below `$REELPROOF_DATA/<paper>-train` what the authors published, else below
+    `$REELPROOF_DATA/<records>`. Raises BadInput saying which command makes it."""
+    manifest, name = manifest_of(recipe), recipe.data.records
+    how = "repro data select chooses such records from your pools; put them there"
+    if manifest is not None:
+        name = manifest.folder
+        profile = "" if manifest.published else f" --profile {recipe.profile_name}"
+        how = f"repro data build {recipe.paper}{profile} --published FILE writes it there"
+    return place(name, how)
 
 
 def place(name: str, how: str = "put it there") -> tuple[Path, Path]:

@@ -117,7 +117,8 @@ class Record(dict[str, Any]):
         return named[0]
 
     def spans(self, *keys: str) -> list[tuple[float, float]]:
-        """One or more `[start, end]` in seconds, start before end."""
+        """One or more `[start, end]` in seconds. One whose end is before its start stays: nothing
+        overlaps it, so its question counts and cannot be won (evals.metrics.tiou)."""
         value = self.need(*keys)
         pairs = (
             value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
@@ -127,7 +128,7 @@ class Record(dict[str, Any]):
         except (TypeError, ValueError, OverflowError) as error:
             raise self.fail(f"`{keys[0]}` must be [start, end] in seconds") from error
         for start, end in found:
-            if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
+            if not (math.isfinite(start) and math.isfinite(end) and min(start, end) >= 0):
                 raise self.fail(f"`{keys[0]}` [{start:g}, {end:g}] is not a time span")
         return found
 

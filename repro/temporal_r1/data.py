@@ -19,6 +19,9 @@ from typing import Any
 from evals.errors import BadInput
 
 FOLDER = "Charades"  # of the videos, in the authors' data set (issue 3)
+#: A true end may lie beyond the film, whose length is rounded or measured otherwise: the reward
+#: takes it as it is (repro.temporal_r1.rewards). Beyond this it is no fraction (chosen).
+FARTHEST = 1.1
 
 
 def record(row: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def record(row: Mapping[str, Any], number: int) -> dict[str, Any]:
             f"record {number}: dataset, video, problem, solution (two fractions) and video_length "
             f"are needed ({error})"
         ) from None
-    if not (math.isfinite(length) and length > 0 and 0 <= start < end <= 1):
+    if not (math.isfinite(length) and length > 0 and 0 <= start < min(end, 1) and end <= FARTHEST):
         raise BadInput(
             f"record {number}: solution {row['solution']} is no interval of fractions of a video "
             f"of {row['video_length']} s"

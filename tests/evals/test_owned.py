@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from pyarrow import parquet
 
 from evals import archive, benchmarks, made, models, protocols
 from evals.aggregate import aggregate, headline
@@ -24,8 +25,8 @@ from evals.decoding import Decoding as Workers
 from evals.errors import BadInput, Undecodable
 from evals.extract import GRADERS
 from evals.prompts import Turn, render
-from evals.run import evaluate
-from evals.types import Decoding, Protocol, Sample
+from evals.run import BACKWARDS, evaluate, score
+from evals.types import Decoding, Protocol, Reply, Sample
 from evals.verify import verify
 from evals.video import Clips, probe
 from evals.vlm import VLM
@@ -284,6 +285,24 @@ def test_bad_records_stop_with_their_place(
     with pytest.raises(BadInput, match="record 2: ") as caught:
         benchmarks.load("video_holmes", root=folder)
     assert said in str(caught.value)
+
+
+def test_an_interval_that_ends_before_it_starts_costs_its_own_question(tmp_path: Path) -> None:
+    folder = made.make("activitynet_captions", tmp_path)
+    (path,) = folder.rglob("*.parquet")
+    rows = parquet.read_table(path).to_pylist()
+    n = len(rows)
+    rows[1]["timestamp"] = [9.5, 1.5]
+    made.save(path, rows)
+    loaded = benchmarks.load("activitynet_captions", root=folder)
+    assert len(loaded.samples) == n and loaded.samples[1].gold == "[9.5, 1.5]"
+    law = protocols.load("temporal-r1@no-think", "activitynet_captions")
+    won = [score(s, Reply("1.5 - 9.5", 1), 0, law) for s in loaded.samples[:2]]
+    assert (won[1].outcome, won[1].score, won[1].detail) == ("wrong", 0.0, BACKWARDS)
+    assert won[0].detail is None
+    assert aggregate(won[1:], loaded.card, law)["mIoU"] == 0.0
+    (gold,) = (f for f in verify("activitynet_captions", folder).findings if f.check == "gold")
+    assert gold.count == 1 and "[9.5, 1.5] ends before it starts" in gold.examples[0]
 
 
 def test_where_the_data_is(

@@ -54,7 +54,7 @@ MICRO = "Which came first?\nA. red circle\nB. blue square\nC. green triangle"
         ("video-holmes-official", HOLMES),
         ("micro", MICRO),
         ("micro-json", f"{MICRO}\nJSON:"),
-        ("problem", "Which came first?"),
+        ("problem", MICRO),
     ],
 )
 def test_multiple_choice(prompt: str, expected: str) -> None:
@@ -65,6 +65,18 @@ def test_every_prompt_has_a_golden_string() -> None:
     assert set(TEMPLATES) == {
         "video-r1", "video-r1-train", "video-holmes-official", "micro", "micro-json", "problem",
     }  # fmt: skip
+
+
+def test_a_record_that_holds_its_options_is_shown_as_it_is() -> None:
+    for held in (MICRO, "Which? (A) red circle (B) blue square (C) green triangle"):
+        assert question_text(replace(CHOICE, question=held), "problem") == held
+    # Their words alone are not enough: which letter stands for which?
+    words = replace(CHOICE, question="A red circle, a blue square or a green triangle?")
+    assert question_text(words, "problem").endswith("\nC. green triangle")
+    assert question_text(replace(words, kind="grounded qa"), "problem").endswith(
+        "C. green triangle"
+    )
+    assert question_text(OPEN, "problem") == "How many {shapes}?"
 
 
 def test_open_question_keeps_its_braces_and_gets_no_options() -> None:

@@ -24,6 +24,7 @@ from results.reported import load_reported
 
 ROOT = Path(__file__).parents[2]
 REAL = Manifest.load("ktr")
+KTR = Recipe.load("ktr", "paper")
 
 
 def small(manifest: Manifest = REAL) -> Manifest:
@@ -206,8 +207,8 @@ def test_the_commands(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_training_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
     with pytest.raises(BadInput, match=r"records.json\): repro data build ktr"):
-        training.located("ktr")
+        training.located(KTR)
     made.save(tmp_path / "ktr-train" / "records.json", [])
-    assert training.located("ktr") == (
+    assert training.located(KTR) == (
         tmp_path / "ktr-train" / "records.json", tmp_path / "ktr-train"
     )  # fmt: skip

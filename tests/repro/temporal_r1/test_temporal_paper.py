@@ -12,10 +12,11 @@ import yaml
 
 from evals.errors import BadInput
 from evals.types import Protocol
-from repro import needs, plan, training
+from repro import arm, cli_select, doctor_data, needs, plan, training
 from repro.grid import grid
 from repro.recipe import Recipe
 from repro.temporal_r1.data import published, record
+from repro.temporal_r1.rewards import of_record
 from repro.training import Manifest
 from results import ledger
 from results.cells import cells, judge
@@ -28,6 +29,7 @@ PAPER = Recipe.load("temporal_r1", "paper")
 N = 3720  # questions of Charades-STA
 ROW = {"dataset": "charades_train", "video": "AB.mp4", "problem": "When?", "solution": [0.1, 0.75],
        "video_length": 20}  # fmt: skip
+SAID = '<think>a</think> <answer>{"start_time": "2.7", "end_time": "20.02"}</answer>'
 
 
 def run_of(protocol: Protocol, seed: int, arm: str, model: str) -> Run:
@@ -147,6 +149,62 @@ def test_a_record_that_is_none_is_named(wrong: dict[str, Any]) -> None:
         record({k: v for k, v in ROW.items() if k != "video"}, 3)
 
 
+def test_a_true_end_may_lie_a_little_beyond_the_film() -> None:
+    """As the reward takes it: lengths are rounded."""
+    assert (
+        record({**ROW, "solution": [0.1, 1.001]}, 1)["solution"] == "<answer>[2.00, 20.02]</answer>"
+    )
+    assert of_record(SAID, "temporal grounding", "[2.00, 20.02]", 20.0, "paper").format == 1.0
+    for beyond in ([0.1, 1.2], [1.0, 1.05]):
+        with pytest.raises(BadInput, match="is no interval of fractions"):
+            record({**ROW, "solution": beyond}, 1)
+
+
+def test_one_odd_record_costs_itself_and_is_counted(tmp_path: Path) -> None:
+    manifest = Manifest.load("temporal_r1")
+    file = tmp_path / manifest.file.name
+    rows = [{**ROW, "video": f"{i}.mp4"} for i in range(3)]
+    rows[1]["solution"] = [0.75, 0.1]
+    file.write_text(json.dumps(rows))
+    built = training.build(manifest, tmp_path / "records.json", published=file)
+    assert built.records == 2 and len(built.lacks) == 1
+    assert built.lacks[0].startswith("1 of 3 records that cannot be used, first ")
+    assert "record 2: solution [0.75, 0.1] is no interval" in built.lacks[0]
+    ids = [row["problem_id"] for row in json.loads(built.file.read_text())]
+    assert ids == ["charades/1", "charades/3"]  # the places of the published file
+    seen = {
+        f.check: f.count for f in training.verify(manifest, file, tmp_path, media=False).findings
+    }
+    assert seen["record"] == 1
+    file.write_text(json.dumps([rows[1]]))
+    with pytest.raises(BadInput, match=r"no record can be used: .* record 1: "):
+        training.build(manifest, tmp_path / "again.json", published=file)
+
+
+def test_records_are_found_by_the_profiles_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paper_7b must not train on the 3B records of Charades-STA that lie beside."""
+    monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
+    seven = Recipe.load("temporal_r1", "paper_7b")
+    file = tmp_path / "temporal_r1-train" / training.RECORDS
+    file.parent.mkdir()
+    file.write_text("[]")
+    assert training.located(PAPER) == (file, file.parent)
+    for take in (
+        lambda: training.located(seven), lambda: arm._records(seven, None, None),
+        lambda: cli_select._pool(seven, None, None, None, None),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=r"temporal-rlt-substitute is not on .*: repro"):
+            take()
+    own = tmp_path / "temporal-rlt-substitute" / training.RECORDS
+    own.parent.mkdir()
+    own.write_text("[]")
+    assert training.located(seven) == (own, own.parent)
+    finding = doctor_data._records(seven)
+    assert "temporal-rlt-substitute" in finding.found and "holds no record" in finding.found
+
+
 def test_the_published_file_becomes_what_training_reads(tmp_path: Path) -> None:
     manifest = Manifest.load("temporal_r1")
     file = tmp_path / manifest.file.name
@@ -162,5 +220,5 @@ def test_the_published_file_becomes_what_training_reads(tmp_path: Path) -> None:
     found = training.verify(manifest, file, tmp_path, media=False)
     assert {f.check for f in found.findings} == {"count"}
     file.write_text(json.dumps([*rows, {"video": "x"}]))
-    with pytest.raises(BadInput, match=r"charades_train\.json, record 3: "):
-        training.build(manifest, tmp_path / "again.json", published=file)
+    lacks = training.build(manifest, tmp_path / "again.json", published=file).lacks
+    assert "charades_train.json, record 3: " in lacks[0]
