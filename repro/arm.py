@@ -78,13 +78,14 @@ def train_arm(
         # What only one process sees, such as a folder in use, all are told of.
         ranks.together(lambda: held.enter_context(_holding(out, resume)))
         start, pool = ranks.together(
-            lambda: (start_checkpoint(recipe, model), _records(recipe, data, videos))
+            lambda: (start_checkpoint(recipe, model, arm), _records(recipe, data, videos))
         )
         provenance = _provenance(recipe, arm, seed, start, pool, settings.max_steps)
         if not ranks.first(ranks.together(lambda: _unfinished(out, provenance))):
             return
         began = time.perf_counter()
-        vlm = ranks.together(lambda: _policy(recipe, settings, start, seed))
+        frozen = recipe.start(arm).freeze_vision
+        vlm = ranks.together(lambda: _policy(frozen, settings, start, seed))
         # Only now: a start checkpoint that cannot be loaded leaves the folder free for another.
         ranks.together(lambda: _begin(out, provenance))
         trainer = _trainer(recipe, arm, seed, out, settings, start, vlm, pool, progress)
@@ -125,16 +126,18 @@ def _begin(out: Path, provenance: dict[str, Any]) -> None:
     folder.write_json(path, {**provenance, **({"shards": shards} if shards else {})})
 
 
-def start_checkpoint(recipe: Recipe, model: Path | None = None) -> Path:
-    """The folder training starts from: `tiny/<name>` is shipped in repro/tiny."""
+def start_checkpoint(recipe: Recipe, model: Path | None = None, arm: str | None = None) -> Path:
+    """The folder training starts from, an arm's own where it has one: `tiny/<name>` is shipped in
+    repro/tiny."""
     if model is not None:
         return model
-    if recipe.model.id.startswith("tiny/"):
-        shipped = Path(__file__).parent / recipe.model.id
+    start = recipe.start(arm)
+    if start.id.startswith("tiny/"):
+        shipped = Path(__file__).parent / start.id
         if not (shipped / "config.json").exists():
             raise BadInput(f"{shipped} is missing; `repro tiny build` makes it")
         return shipped
-    return weights.located(recipe.model.id)
+    return weights.located(start.id)
 
 
 def _records(recipe: Recipe, data: Path | None, videos: Path | None) -> Benchmark:
@@ -223,14 +226,14 @@ def supervised(recipe: Recipe, settings: Settings) -> SFT:
     )  # fmt: skip
 
 
-def _policy(recipe: Recipe, settings: Settings, start: Path, seed: int) -> VLM:
+def _policy(freeze_vision: bool, settings: Settings, start: Path, seed: int) -> VLM:
     """The start checkpoint as it is trained: whole, or by adapters."""
     from repro.core import lora
     from repro.core.stages import Stage
 
     sharded = settings.deepspeed > 0
     with Stage().named():
-        vlm = trainable(start, recipe.model.freeze_vision, settings.bf16, half=sharded)
+        vlm = trainable(start, freeze_vision, settings.bf16, half=sharded)
         if settings.use_peft:
             vlm = lora.adapted(vlm, settings.lora_r, settings.lora_alpha, seed)
     return vlm
@@ -362,7 +365,7 @@ def _provenance(
         "seed": seed,
         "steps": steps,
         "processes": ranks.world(),
-        "start": {"id": recipe.model.id, "sha256": weights_sha256(start)},
+        "start": {"id": recipe.start(arm).id, "sha256": weights_sha256(start)},
         "data": {"name": pool.name, "revision": pool.revision, "sha256": pool.sha256},
         "arm_settings": json.loads(json.dumps(asdict(recipe.arm(arm)))),
         **versions(vllm=recipe.arm(arm).trainer.use_vllm),

@@ -168,7 +168,11 @@ def _print(report: Report) -> None:
 @click.option("--revision", help="Commit of the data set, 40 hex digits.  [default: the card's]")
 @click.option("--root", type=PATH, help="Where to.  [default: $REELPROOF_DATA/BENCHMARK]")
 @click.option("--only", multiple=True, help="Pattern of the files to fetch; may be repeated.")
-def fetch(benchmark: str, revision: str | None, root: Path | None, only: tuple[str, ...]) -> None:
+@click.option("--arms", metavar="A,B", help="Of a paper: those to train.  [default: its own run]")
+def fetch(
+    benchmark: str, revision: str | None, root: Path | None, only: tuple[str, ...],
+    arms: str | None,
+) -> None:  # fmt: skip
     """Download a benchmark's data from the Hugging Face hub, at one commit.
 
     A paper's name fetches the checkpoints and benchmarks of its profile `paper` instead, at the
@@ -185,22 +189,23 @@ def fetch(benchmark: str, revision: str | None, root: Path | None, only: tuple[s
     from repro.recipe import papers
 
     if benchmark in papers():
-        _fetch_paper(benchmark, root)
+        _fetch_paper(benchmark, root, arms)
         return
 
     click.echo(download(benchmark, root or data_root(benchmark), revision, only))
 
 
-def _fetch_paper(paper: str, root: Path | None) -> None:
+def _fetch_paper(paper: str, root: Path | None, named: str | None) -> None:
     from evals.benchmarks import data_root
     from repro import needs
     from repro.recipe import Recipe
 
     recipe = Recipe.load(paper, "paper")
     where = root or data_root(paper).parent
-    for need, folder in needs.fetch(recipe, where, ("score-released", "train", "eval")):
+    arms = named.split(",") if named else None
+    for need, folder in needs.fetch(recipe, where, ("score-released", "train", "eval"), arms):
         click.echo(f"{need.what}: {folder}")
-    for need in needs.needs(recipe):
+    for need in needs.needs(recipe, arms):
         if not need.folder:
             click.echo(f"by hand: {need.what}, {need.key} (docs/gpu-hosts.md)")
 
@@ -225,7 +230,7 @@ def lock(paper: str, profile: str, update: bool, as_json: bool) -> None:
 
     recipe = Recipe.load(paper, profile)
     known = locks.read(recipe.file)
-    keys = [need.key for need in needs.needs(recipe)]
+    keys = [need.key for need in needs.needs(recipe, recipe.arms)]
     pins = locks.resolve(keys, {} if update else known)
     path = locks.write(recipe.file, {**known, **pins})
     if as_json:

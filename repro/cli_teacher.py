@@ -55,8 +55,8 @@ def teacher() -> None:
     "--frames", type=click.IntRange(1, 64), default=16, show_default=True, help="Shown frames."
 )
 @click.option(
-    "--fields", type=click.Choice(["all", "content"]), default="all", show_default=True,
-    help="What of a patch the student reads.",
+    "--fields", type=click.Choice(["all", "content", "no_visual"]), default="all",
+    show_default=True, help="What of a patch the student reads.",
 )  # fmt: skip
 @blind_option
 @prompt_option

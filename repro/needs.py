@@ -3,7 +3,7 @@
 stage            needs
 score-released   the released and the start checkpoint, the benchmarks
 sft              the model before the cold start, its demonstrations
-train            the start checkpoint, the training records and where their films are from
+train            the arms' start checkpoints, the training records and where their films are from
 eval             the benchmarks
 """
 
@@ -42,11 +42,12 @@ class Need:
         return bool(lock.COMMIT.fullmatch(self.revision))
 
 
-def needs(recipe: Recipe) -> list[Need]:
-    """Everything, each key once, with the commits locked beside the recipe."""
+def needs(recipe: Recipe, arms: Collection[str] | None = None) -> list[Need]:
+    """Everything, each key once, with the commits locked beside the recipe. arms: that are to be
+    trained, by default the recipe's own run."""
     pins = lock.read(recipe.file)
     found: dict[str, Need] = {}
-    for need in (*_models(recipe), *_records(recipe), *_benchmarks(recipe)):
+    for need in (*_models(recipe, arms), *_records(recipe), *_benchmarks(recipe)):
         pin = pins.get(need.key)
         before = found.get(need.key)
         found[need.key] = Need(
@@ -61,10 +62,12 @@ def needs(recipe: Recipe) -> list[Need]:
     return list(found.values())
 
 
-def require_resolved(recipe: Recipe, stages: Collection[str]) -> None:
+def require_resolved(
+    recipe: Recipe, stages: Collection[str], arms: Collection[str] | None = None
+) -> None:
     """Raises BadInput naming what these stages need at a commit that nobody has looked up."""
     open_ones = [
-        need.key for need in needs(recipe) if not need.resolved and need.stages & set(stages)
+        need.key for need in needs(recipe, arms) if not need.resolved and need.stages & set(stages)
     ]
     if open_ones:
         raise BadInput(
@@ -74,10 +77,12 @@ def require_resolved(recipe: Recipe, stages: Collection[str]) -> None:
         )
 
 
-def _models(recipe: Recipe) -> Iterable[Need]:
+def _models(recipe: Recipe, arms: Collection[str] | None) -> Iterable[Need]:
     sizes = KNOWN.get(recipe.model.architecture or "")
     size = 2 * sizes.parameters if sizes else None  # as bf16
     named = [(recipe.model.id, recipe.model.revision, {"train", "score-released"})]
+    starts = [recipe.arm(name).start for name in (recipe.run if arms is None else arms)]
+    named += [(start.id, start.revision, {"train"}) for start in starts if start]
     if recipe.scoring:
         s = recipe.scoring
         named.append((s.released, s.revision, {"score-released"}))
@@ -126,16 +131,18 @@ def _benchmarks(recipe: Recipe) -> Iterable[Need]:
             )  # fmt: skip
 
 
-def fetch(recipe: Recipe, root: Path, stages: Collection[str]) -> list[tuple[Need, Path]]:
+def fetch(
+    recipe: Recipe, root: Path, stages: Collection[str], arms: Collection[str] | None = None
+) -> list[tuple[Need, Path]]:
     """Download what these stages need and can be placed without being asked; what was fetched.
 
     Raises as `require_resolved` and evals.fetch.snapshot do.
     """
     from evals.fetch import snapshot
 
-    require_resolved(recipe, stages)
+    require_resolved(recipe, stages, arms)
     done = []
-    for need in needs(recipe):
+    for need in needs(recipe, arms):
         kind, _, name = need.key.partition(":")
         if not need.folder or not need.stages & set(stages):
             continue

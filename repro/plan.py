@@ -20,7 +20,7 @@ from repro.core import cost, memory
 from repro.core.cost import GPU, Asked, Speed, Work
 from repro.core.memory import GIB, Sizes
 from repro.grid import Asking, grid
-from repro.recipe import SFT, UNRESOLVED, Arm, Recipe, Trainer
+from repro.recipe import SFT, UNRESOLVED, Arm, Recipe
 
 ROOM = 0.9  # of a card's memory: the rest is for what the formulas leave out (chosen)
 CHECKPOINTS = 2  # of a training run on disk at once: the one being written and the last
@@ -161,7 +161,7 @@ def forecast(
         hardware=recipe.cost.hardware,
         memory_gib=recipe.cost.memory_gib,
         download_gib=recipe.cost.download_gib,
-        unknown=tuple(_unknown(recipe)),
+        unknown=tuple(_unknown(recipe, arms)),
         bill=known,
         teacher=_teacher(recipe, arms, len(seeds)),
     )
@@ -191,13 +191,13 @@ def _minutes(
     return (math.ceil(len(arms) * len(seeds) / jobs) * one + cold) / 60
 
 
-def _unknown(recipe: Recipe) -> list[str]:
+def _unknown(recipe: Recipe, arms: Sequence[str]) -> list[str]:
     """Dotted keys whose value is unresolved, a cost that nobody has measured, a file nobody saw."""
     measured = ("step_seconds", "evaluation_seconds", "memory_gib", "download_gib")
     found = [f"cost.{key}" for key in measured if getattr(recipe.cost, key) is None]
     for name, section in (("model", recipe.model), ("data", recipe.data)):
         found += [f"{name}.{key}" for key, v in asdict(section).items() if v == UNRESOLVED]
-    found += [f"size of {n.key}" for n in needs.needs(recipe) if n.bytes is None]
+    found += [f"size of {n.key}" for n in needs.needs(recipe, arms) if n.bytes is None]
     uncounted = dict.fromkeys(
         f"Video-R1's file of {a.benchmark}" if a.protocol.subset else a.benchmark
         for a in grid(recipe)
@@ -234,7 +234,8 @@ def bill(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int], hardware: Ha
     ]
     wanted = [s for s in stages if s.stage != "sft"]  # a cold start is on request
     gpu_hours = sum(s.gpu_hours for s in wanted)
-    downloads = tuple(Download(n.what, n.key, n.revision, n.bytes) for n in needs.needs(recipe))
+    taken = needs.needs(recipe, arms)
+    downloads = tuple(Download(n.what, n.key, n.revision, n.bytes) for n in taken)
     return Bill(
         gpu=card.name,
         gpus=hardware.gpus,
@@ -244,7 +245,7 @@ def bill(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int], hardware: Ha
         moments={
             moment: {part: held / GIB for part, held in parts.items()}
             for moment, parts in train_memory(
-                recipe, recipe.arm(arms[0]).trainer, case.sizes, hardware.gpus
+                recipe, recipe.arm(arms[0]), case.sizes, hardware.gpus
             ).items()
         },
         gpu_hours=gpu_hours,
@@ -265,7 +266,7 @@ def require_fits(recipe: Recipe, arms: Sequence[str], gib: float, gpus: int) -> 
     for name in arms:
         if recipe.arm(name).method == SUPERVISED:  # one process: the plan says what it needs
             continue
-        peak, needed = train_peak(recipe, recipe.arm(name).trainer, sizes, gpus)
+        peak, needed = train_peak(recipe, recipe.arm(name), sizes, gpus)
         if needed > ROOM * gib * GIB:
             raise EnvironmentFault(
                 f"{recipe.model.id} does not fit: arm {name} needs {needed / GIB:.0f} GiB on each "
@@ -275,13 +276,14 @@ def require_fits(recipe: Recipe, arms: Sequence[str], gib: float, gpus: int) -> 
             )
 
 
-def train_peak(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> tuple[str, float]:
+def train_peak(recipe: Recipe, arm: Arm, sizes: Sizes, gpus: int) -> tuple[str, float]:
     """The moment of a training step that needs most memory on one card, and its bytes."""
-    return memory.peak(train_memory(recipe, t, sizes, gpus))
+    return memory.peak(train_memory(recipe, arm, sizes, gpus))
 
 
-def train_memory(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> dict[str, memory.Parts]:
+def train_memory(recipe: Recipe, arm: Arm, sizes: Sizes, gpus: int) -> dict[str, memory.Parts]:
     """Bytes on one card at each moment of a training step, by what holds them."""
+    t = arm.trainer
     trained = memory.adapters(sizes, t.lora_r) if t.use_peft else None
     asked = _asked(recipe, recipe.cost.completion_tokens or t.max_completion_length)
     share = max(1, t.prompts_per_step // (gpus * t.gradient_accumulation_steps))
@@ -289,10 +291,14 @@ def train_memory(recipe: Recipe, t: Trainer, sizes: Sizes, gpus: int) -> dict[st
         asked.prompt, asked.seen.patches, t.max_completion_length, t.num_generations, share
     )
     half = t.bf16 and t.deepspeed > 0  # otherwise the weights stay fp32 (repro.arm.trainable)
-    return memory.stages(
+    found = memory.stages(
         sizes, load, "packed", dtype=2 if half else 4, ranks=gpus, zero=t.deepspeed,
         checkpointing=t.gradient_checkpointing, trained=trained,
     )  # fmt: skip
+    if not arm.switches.blind_passes(arm.method):
+        return found
+    copy = {"blind student": (2.0 if t.bf16 else 4.0) * sizes.parameters}  # whole on every card
+    return {moment: {**parts, **copy} for moment, parts in found.items()}
 
 
 def _asked(recipe: Recipe, mean: float) -> Asked:
@@ -343,7 +349,7 @@ class _Case:
             return self._tuned("train", what, supervised(self.recipe, t), seeds)
         work = self.step(arm)
         seconds = t.max_steps * seeds * self._step_seconds(arm)
-        peak = train_peak(self.recipe, t, self.sizes, gpus)
+        peak = train_peak(self.recipe, arm, self.sizes, gpus)
         what = f"{arm.name}: {t.max_steps} steps x {seeds} seeds"
         done = work * (t.max_steps * seeds)
         return self._stage("train", what, done, seconds * gpus, peak, gpus)
@@ -368,6 +374,8 @@ class _Case:
         if arm.switches.repairs(arm.method) != "no":
             failed = self.recipe.cost.failed_share or 0.0
             passes["repair"] = cost.sampling(self.sizes, asked, share=failed)
+            blind = arm.switches.blind_passes(arm.method) * t.num_generations * failed
+            passes["blind test"] = cost.forward(self.sizes, blind * asked.text, asked.text / 2)
         return cost.summed(passes.values())
 
     def _step_seconds(self, arm: Arm) -> float:

@@ -2,6 +2,7 @@
 
     switches of an arm = profile.switches <- preset <- arm.switches      (later wins)
     trainer  of an arm = profile.trainer  <- arm.trainer  <- profile.arms.NAME.trainer
+    model    of an arm = profile.model, or profile.arms.NAME.model where it starts elsewhere
 
 A preset says how a paper and its released code differ; a profile says how large the run is.
 """
@@ -67,6 +68,11 @@ class Switches:
     def repairs(self, method: str) -> Literal["no", "alone", "asking"]:
         """Whether failed rollouts are sampled again, and whether a model is asked for each."""
         return "no"
+
+    def blind_passes(self, method: str) -> int:
+        """Forwards over a question's words alone, for each failed rollout, of a frozen copy of the
+        start checkpoint on every card; 0 where there is no such copy."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -329,13 +335,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Arm:
-    """One trained variant, fully resolved."""
+    """One trained variant, fully resolved. start: None for the recipe's own."""
 
     name: str
     method: str
     preset: str
     switches: Switches
     trainer: Trainer
+    start: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -382,6 +389,10 @@ class Recipe:
         if name not in self.arms:
             raise BadInput(f"{self.paper} has no arm {name!r}{nearest(name, self.arms)}")
         return self.arms[name]
+
+    def start(self, arm: str | None) -> Model:
+        """The checkpoint that an arm starts from. Raises BadInput for an unknown arm."""
+        return self.model if arm is None else self.arm(arm).start or self.model
 
     def decoding(self, *, greedy: bool = False, seed: int = 0) -> Decoding:
         """How evaluation draws replies; greedy is one reply at temperature 0."""
@@ -481,7 +492,8 @@ def _load(file: Path, profile: str) -> Recipe:
         raise BadInput(f"{file}: there is no paper {paper!r}{nearest(paper, papers())}")
     cls = switches_of(paper)
     switches = reader.fragment(cls, section["switches"], f"{where}.switches")
-    arms = _arms(reader, raw, trainer, switches, cls, section.get("arms", {}), where)
+    start = reader.read(Model, section["model"], f"{where}.model")
+    arms = _arms(reader, raw, trainer, switches, cls, section.get("arms", {}), where, start)
     recipe = Recipe(
         paper=paper,
         title=reader.text(raw["title"], "title"),
@@ -494,7 +506,7 @@ def _load(file: Path, profile: str) -> Recipe:
         reference_seeds=reader.leaf(
             tuple[int, ...], section["reference_seeds"], f"{where}.reference_seeds"
         ),
-        model=reader.read(Model, section["model"], f"{where}.model"),
+        model=start,
         data=reader.read(Data, section["data"], f"{where}.data"),
         view=reader.read(View, section["view"], f"{where}.view"),
         trainer=base,
@@ -530,9 +542,14 @@ def pinned(recipe: Recipe, commits: Mapping[str, lock.Pin]) -> Recipe:
     if scoring:
         revision = at(scoring.revision, f"model:{scoring.released}")
         scoring = replace(scoring, revision=revision)
+    arms = {
+        name: replace(arm, start=model(arm.start)) if arm.start else arm
+        for name, arm in recipe.arms.items()
+    }
     return replace(
-        recipe, model=model(recipe.model), data=data(recipe.data), sft=sft, scoring=scoring
-    )
+        recipe, model=model(recipe.model), data=data(recipe.data), sft=sft, scoring=scoring,
+        arms=arms,
+    )  # fmt: skip
 
 
 def _require(
@@ -547,16 +564,22 @@ def _require(
 
 def _arms(
     reader: Reader, raw: Mapping[str, Any], trainer: Fragment, switches: Fragment,
-    cls: type[Switches], here: object, profile: str,
+    cls: type[Switches], here: object, profile: str, model: Model,
 ) -> dict[str, Arm]:  # fmt: skip
-    """here: trainer fields that some arms have in this profile alone."""
-    own_profile = {
-        name: reader.fragment(
-            Trainer, reader.keys(body, ("trainer",), f"{profile}.arms.{name}")["trainer"],
-            f"{profile}.arms.{name}.trainer",
-        )
+    """here: trainer fields and start checkpoints that some arms have in this profile alone."""
+    own = {
+        name: reader.keys(body, ("trainer", "model"), f"{profile}.arms.{name}")
         for name, body in reader.keys(here, raw["arms"], f"{profile}.arms").items()
-    }  # fmt: skip
+    }
+    own_profile = {
+        name: reader.fragment(Trainer, body.get("trainer", {}), f"{profile}.arms.{name}.trainer")
+        for name, body in own.items()
+    }
+    starts = {
+        name: _start(reader, body["model"], f"{profile}.arms.{name}.model", model)
+        for name, body in own.items()
+        if "model" in body
+    }
     presets = {
         name: reader.fragment(cls, body, f"presets.{name}")
         for name, body in reader.keys(raw["presets"], raw["presets"], "presets").items()
@@ -572,15 +595,24 @@ def _arms(
         method = reader.text(given.get("method"), f"{where}.method")
         if method not in cls.methods:
             raise reader.fail(f"{where}.method", f"unknown method{nearest(method, cls.methods)}")
-        own = reader.fragment(cls, given.get("switches", {}), f"{where}.switches")
+        switched = reader.fragment(cls, given.get("switches", {}), f"{where}.switches")
         faster = reader.fragment(Trainer, given.get("trainer", {}), f"{where}.trainer")
         arms[name] = Arm(
             name=name,
             method=method,
             preset=preset,
-            switches=reader.complete(cls, f"{where}.switches", switches, presets[preset], own),
+            switches=reader.complete(cls, f"{where}.switches", switches, presets[preset], switched),
             trainer=reader.complete(
                 Trainer, f"{where}.trainer", trainer, faster, own_profile.get(name, {})
             ),
+            start=starts.get(name),
         )
     return arms
+
+
+def _start(reader: Reader, raw: object, where: str, model: Model) -> Model:
+    """An arm's own start, of the same sizes as the recipe's: the plan counts with those."""
+    start = reader.read(Model, raw, where)
+    if start.architecture != model.architecture:
+        raise reader.fail(f"{where}.architecture", f"must be the profile's, {model.architecture}")
+    return start

@@ -43,10 +43,13 @@ def check(recipe: Recipe, stages: frozenset[str], arms: Sequence[str], show: Sho
 
     Raises BadInput or EnvironmentFault naming the first thing that is missing.
     """
-    needs.require_resolved(recipe, stages)
+    needs.require_resolved(recipe, stages, arms)
     cards = machine.cards()
     if "train" in stages and cards:
         plan.require_fits(recipe, arms, min(cards), len(cards))
+    for own in (recipe.arm(name).start for name in arms if "train" in stages):
+        if own is not None:
+            weights.located(own.id)
     if "train" in stages and recipe.data.records not in benchmarks.NAMES:
         show.say("data: training records")
         file, folder = training.located(recipe)

@@ -39,6 +39,18 @@ LABELS = {
     "ffr_distilled": "FFR (distilled)",
     "ffr_null": "FFR (no teacher)",
     "ffr_released": "FFR (released)",
+    "ffr_no_gold": "FFR (no gold)",
+    "ffr_no_visual": "FFR (no visual)",
+    "ffr_tools": "FFR (tools)",
+    "ffr_32b": "FFR (32B teacher)",
+    "ffr_235b": "FFR (235B teacher)",
+    "ffr_gpt4o": "FFR (GPT-4o)",
+    "ffr_kappa01": "FFR (κ 0.1)",
+    "ffr_kappa05": "FFR (κ 0.5)",
+    "ffr_kappa07": "FFR (κ 0.7)",
+    "ffr_kappa1": "FFR (κ 1)",
+    "ffr_videorft": "FFR (from VideoRFT)",
+    "grpo_zero": "GRPO (no SFT)",
 }
 
 

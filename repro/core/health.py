@@ -8,7 +8,8 @@
 | drift      | KL to the reference above 2 nats per token                                      |
 | truncated  | over half of the rollouts hit the token limit                                   |
 | mismatch   | sampler and scorer disagree on one token by more than 0.01 nats (bf16: 1)        |
-| teacher    | over half of the calls to FFR's teacher failed: timeouts, errors, circuit open   |
+
+A method may bring alarms of its own (Method.alarms).
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ def alarms(metrics: Mapping[str, float], *, exact: bool = True) -> list[str]:
         "drift": metrics["kl"] > 2.0,
         "truncated": metrics["truncated"] > 0.5,
         "mismatch": metrics["mismatch"] > MISMATCH["exact" if exact else "bf16"],
-        "teacher": metrics.get("teacher_down", 0.0) > 0.5,
     }
     return [name for name, raised in rules.items() if raised]
 

@@ -2,6 +2,7 @@
 
 GRPO is the method that fills nothing. A paper subclasses `Method` and overrides what it changes:
 
+    begin        told of the start checkpoint             (FFR: its blind test)
     records      which records a step trains on           (curriculum, mixing)
     sampled      told of each group while others grow     (FFR: asks its teacher)
     auxiliary    rollouts that only inform rewards        (T-GRPO)
@@ -11,16 +12,20 @@ GRPO is the method that fills nothing. A paper subclasses `Method` and overrides
     adjust       the last word on rewards                 (group bonuses, length bonus)
     counted      what to count of a part's groups, and    (FFR: repairs)
     rates        what follows from the sums of the step
+    alarms       what a user must hear of a step          (FFR: a dead teacher)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from evals.seeds import derive
+from evals.types import Protocol
+from evals.vlm import VLM
 from repro.core.data import Prompts, Records
 from repro.core.rewards import accuracy_reward, format_rewards, length_bonus, t_grpo_bonus
 from repro.core.rollout import Sampler
@@ -41,6 +46,10 @@ class Method:
 
     def __init__(self, switches: Switches, seed: int = 0):
         self.switches, self.seed = switches, seed
+
+    def begin(self, start: Path | None, like: VLM, view: Protocol) -> None:
+        """Told once, before the first step. start: the start checkpoint's folder. like: the model
+        that is trained. view: how its records are shown."""
 
     def records(self, step: int, pool: Records) -> Sequence[Record]:
         """The records of a step (from 0)."""
@@ -95,6 +104,10 @@ class Method:
     def rates(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Metrics of a step that follow from its summed counts, by their names in `counted`."""
         return {}
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """Names of alarms that a step's metrics raise, besides those of repro.core.health."""
+        return []
 
 
 class TGRPO(Method):

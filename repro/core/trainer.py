@@ -125,6 +125,8 @@ class GroupTrainer(DurableTrainer):
         self.metrics: dict[str, Any] = {}
         self.metrics_log: MetricsLog
         ranks.begin()
+        # Before DeepSpeed is told of: from then on a checkpoint would be loaded in shards.
+        ranks.together(lambda: method.begin(start, vlm, prompts.protocol))
         args = self._arguments()
         ranks.together(lambda: check(settings, switches, args.world_size))
         if settings.use_vllm:
@@ -454,7 +456,7 @@ class GroupTrainer(DurableTrainer):
         every = [m for each in ranks.gather(self._measured) for m in each]
         measured = self._rated(_combined(every))
         row = {"step": step, **measured, "seconds": seconds, **logs}
-        row["alarms"] = alarms(row, exact=not self.settings.bf16)
+        row["alarms"] = alarms(row, exact=not self.settings.bf16) + self.method.alarms(row)
         self.metrics = row
         if ranks.rank() == 0:
             self.metrics_log.write(row)

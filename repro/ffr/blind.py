@@ -11,17 +11,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from evals.prompts import Turn, question_text
 from evals.types import Kind, Protocol, Sample
-from evals.vlm import VLM
+from evals.vlm import VLM, load
 from repro.ffr.case import Case
 from repro.ffr.patch import AFTER, BEFORE
+from repro.ffr.switches import ORDERS
 
-ORDERS = 4  # rotations of the options (chosen)
+KEPT = 4096  # questions whose p without a patch is kept (chosen: one answer per failed rollout)
+
+
+def student(start: Path, like: VLM, prompt: str) -> BlindStudent:
+    """The start checkpoint, frozen, where the trained model `like` computes and as precisely."""
+    low = like.compute == torch.bfloat16 or like.model.dtype == torch.bfloat16
+    vlm = load(start, dtype="bfloat16" if low else "float32", device=str(like.device))
+    vlm.model.requires_grad_(False)
+    # SDPA: a compiled kernel must not be entered by two threads, and these rows are short.
+    return BlindStudent(VLM(vlm.model, vlm.processor, kernel="sdpa"), prompt)
 
 
 class BlindStudent:
@@ -35,10 +47,21 @@ class BlindStudent:
     def __init__(self, vlm: VLM, prompt: str, orders: int = ORDERS):
         self.vlm, self.prompt, self.orders = vlm, prompt, orders
         self._lock = threading.Lock()
+        self._without: dict[tuple[object, ...], float] = {}
 
     def __call__(self, case: Case, words: str | None) -> float:
         if not case.answer:
             return 0.0
+        if words is not None:
+            return self._chance(case, words)
+        key = (case.question, case.kind, *case.options.items(), case.letter, case.answer)
+        if key not in self._without:
+            if len(self._without) >= KEPT:
+                self._without.clear()
+            self._without[key] = self._chance(case, None)
+        return self._without[key]
+
+    def _chance(self, case: Case, words: str | None) -> float:
         if not case.options:
             (logp,) = self._logp(self._turn(case, (), words), [case.answer])
             return float(torch.tensor(logp).exp())
@@ -61,17 +84,28 @@ class BlindStudent:
         )
 
     def _logp(self, turn: Turn, candidates: Sequence[str]) -> list[float]:
-        """log p(candidate | words) of each, summed over its tokens."""
+        """log p(candidate | words) of each, summed over its tokens; those of one token take one
+        forward together."""
         encoded = self.vlm.encode(None, turn, Protocol("blind", prompt=self.prompt))
-        tokenizer, found = self.vlm.processor.tokenizer, []
-        for text in candidates:
-            own = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
-            where = encoded.next_position + torch.arange(len(own))
-            ids = torch.cat([encoded.ids, own]).to(self.vlm.device)
-            places = torch.cat([encoded.positions, where.expand(3, -1)], -1).to(self.vlm.device)
-            with self._lock, torch.no_grad():
-                hidden = self.vlm.run(ids[None], None, places[:, None], None)[0]
-                logits = self.vlm.net.lm_head(hidden[len(encoded.ids) - 1 : -1]).float()
-            logp = logits.log_softmax(-1).gather(-1, ids[len(encoded.ids) :, None])
-            found.append(float(logp.sum()))
+        tokenizer = self.vlm.processor.tokenizer
+        own = [
+            torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in candidates
+        ]
+        if all(len(ids) == 1 for ids in own):
+            after = self._after(encoded.ids, encoded.positions, own[0][:0], 0)
+            return [float(after[-1, ids[0]]) for ids in own]
+        found = []
+        for ids in own:
+            after = self._after(encoded.ids, encoded.positions, ids, encoded.next_position)
+            found.append(float(after[:-1].gather(-1, ids[:, None].to(after.device)).sum()))
         return found
+
+    def _after(self, asked: Tensor, places: Tensor, ids: Tensor, first: int) -> Tensor:
+        """(1 + len(ids), V) log-probabilities of what follows the words and each of `ids`."""
+        where = first + torch.arange(len(ids))
+        row = torch.cat([asked, ids]).to(self.vlm.device)
+        positions = torch.cat([places, where.expand(3, -1)], -1).to(self.vlm.device)
+        with self._lock, torch.no_grad():
+            hidden = self.vlm.run(row[None], None, positions[:, None], None)[0]
+            return self.vlm.net.lm_head(hidden[len(asked) - 1 :]).float().log_softmax(-1)

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -23,12 +24,16 @@ from torch import Tensor
 from evals.errors import BadInput
 from evals.extract import first_block
 from evals.seeds import derive
+from evals.types import Protocol
+from evals.vlm import VLM
 from repro.core.data import Prompts
 from repro.core.method import TGRPO, Method, Rewards, accuracies
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Hint, Prompt, TokenScores
 from repro.ffr.asking import Answers, Pending, opened
+from repro.ffr.blind import student
 from repro.ffr.second import Job, Tags, answered
+from repro.ffr.service import Service
 from repro.ffr.switches import Switches
 from repro.ffr.teacher import Failure, Repair, Status
 from repro.ffr.words import hint
@@ -60,6 +65,18 @@ class FFR(Method):
         self.service: Answers = service or opened(switches)
         self._told: Counter[str] = Counter()  # of the service's counts, what has been logged
         self._asked: dict[int, tuple[list[int], Pending]] = {}  # by the group's seed
+
+    def begin(self, start: Path | None, like: VLM, view: Protocol) -> None:
+        """Loads the blind test's student, the frozen start checkpoint, and gives it to the gate.
+
+        Raises ValueError without a start checkpoint.
+        """
+        if not self.switches.blind_passes("ffr") or not isinstance(self.service, Service):
+            return
+        if start is None:
+            raise ValueError("blind_gain asks the start checkpoint: give `start`")
+        self.service.close()
+        self.service = opened(self.switches, student(start, like, view.prompt))
 
     # --- asking and answering again ------------------------------------------------------------
 
@@ -166,6 +183,15 @@ class FFR(Method):
             "mended_rate": n("mended") / max(1.0, n("repaired")),
             "teacher_down": down / max(1.0, n("failed")),
         }
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        return alarms(metrics)
+
+
+def alarms(metrics: Mapping[str, float]) -> list[str]:
+    """`teacher` where over half of the calls failed for want of one: timeouts, errors, an open
+    circuit (bound chosen)."""
+    return ["teacher"] if metrics.get("teacher_down", 0.0) > 0.5 else []
 
 
 def _tagged(group: Group, name: str) -> Tensor:

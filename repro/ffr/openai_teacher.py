@@ -4,7 +4,8 @@
 |--------------------|---------------------------------------------------------------------------|
 | `gold=1`           | whether the teacher is told the gold answer (paper; 0: its ablation)      |
 | `options=1`        | whether it is told the options (the release does not: D16)                |
-| `tools=0`          | whether it may call tools on the original video, `rounds=3` times         |
+| `tools=0`          | tools it may call on the original video, `rounds=3` times: 1 for all, or  |
+|                    | their names with commas between                                           |
 | `guided=1`         | ask the server for the schema (`response_format`); 0 where it cannot      |
 | `temperature=0.1`  | as released; `tokens=2000` likewise                                       |
 | `patience=120`     | seconds for one request; the service has a limit of its own               |
@@ -60,7 +61,7 @@ class Asking:
 
     gold: bool = True
     options: bool = True
-    tools: bool = False
+    tools: tuple[str, ...] = ()
     rounds: int = 3
     guided: bool = True
     temperature: float = 0.1
@@ -71,11 +72,16 @@ class Asking:
     def of(cls, query: str) -> Asking:
         """From `gold=0&tools=1`. Raises BadInput."""
         kinds: Mapping[str, Callable[[str], Any]] = {
-            "gold": _switch, "options": _switch, "tools": _switch, "guided": _switch,
+            "gold": _switch, "options": _switch, "tools": _tools, "guided": _switch,
             "rounds": int, "tokens": int, "temperature": float, "patience": float,
         }  # fmt: skip
-        found = {}
+        found: dict[str, Any] = {}
         for key, value in parse_qsl(query, keep_blank_values=True):
+            if key in found:
+                raise BadInput(
+                    f"openai teacher: option {key} is given twice; a recipe sets gold, options and "
+                    "tools by its switches"
+                )
             try:
                 found[key] = kinds[key](value)
             except (KeyError, ValueError):
@@ -90,6 +96,15 @@ class Asking:
 
 def _switch(value: str) -> bool:
     return {"0": False, "1": True}[value]
+
+
+def _tools(value: str) -> tuple[str, ...]:
+    if value in ("0", "1"):
+        return toolbox.TOOLS if value == "1" else ()
+    names = tuple(value.split(","))
+    if set(names) - set(toolbox.TOOLS):
+        raise ValueError(value)
+    return names
 
 
 @cache
@@ -133,8 +148,8 @@ class OpenAITeacher:
 
     def _settings(self) -> str:
         a = self.asking
-        on = [name for name in ("gold", "options", "tools", "guided") if getattr(a, name)]
-        rounds = f"&rounds={a.rounds}" if a.tools else ""
+        on = [name for name in ("gold", "options", "guided") if getattr(a, name)]
+        rounds = f"&tools={','.join(a.tools)}&rounds={a.rounds}" if a.tools else ""
         return f"{'+'.join(on)}&temperature={a.temperature:g}&tokens={a.tokens}{rounds}"
 
     @classmethod
@@ -192,7 +207,9 @@ class OpenAITeacher:
         clip = failure.clip
         if not self.asking.tools or clip is None or not clip.indices:
             return None
-        return None if failure.record.media is None else Tools(failure, self._read, self.budget)
+        if failure.record.media is None:
+            return None
+        return Tools(failure, self._read, self.budget, self.asking.tools)
 
     def _opening(self, failure: Failure) -> list[_Message]:
         clip = failure.clip
@@ -203,6 +220,7 @@ class OpenAITeacher:
                 filled(
                     "tools", total=clip.total - 1, fps=f"{clip.fps:g}", calls=self.budget.calls,
                     frames=self.budget.frames,
+                    which="\n".join(f"TOOL_CALL: {toolbox.form(t)}" for t in self.asking.tools),
                 )
             )  # fmt: skip
         content = _shown(clip) if clip else []

@@ -13,13 +13,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from evals.errors import Failure
 
 ErrorClass = Literal["temporal", "spatial", "misconception"]
-Fields = Literal["all", "content"]
+Fields = Literal["all", "content", "no_visual"]
 CLASSES: tuple[str, ...] = get_args(ErrorClass)
 
 #: Most of each that a patch may hold, and characters of its words (chosen).
@@ -244,11 +244,14 @@ def render(patch: Patch, fields: Fields = "all", seconds: Sequence[float] = ()) 
     """The words that are appended to the student's prompt (ffr.md 1.7).
 
     fields: `all` gives the labelled lines of the paper's Fig. 2, `content` the guidance alone, as
-    released. seconds: when each of the student's frames is seen, printed beside its number.
+    released, `no_visual` what remains without key frames and regions. seconds: when each of the
+    student's frames is seen, printed beside its number.
     """
     if fields == "content":
         return f"{BEFORE}{patch.guidance}{AFTER}"
     lines: list[tuple[str, str]] = [("Error type", patch.error_class)]
+    if fields == "no_visual":
+        patch = replace(patch, key_frames=(), regions=())
     lines += [("Key frames", ", ".join(_named(k, seconds) for k in patch.key_frames))]
     lines += [("Temporal markers", "; ".join(patch.temporal_markers))]
     lines += [("Regions", "; ".join(_placed(r, seconds) for r in patch.regions))]

@@ -98,7 +98,8 @@ class Service:
     """A teacher behind a queue; a context manager that ends its thread.
 
     gate: None lets every patch pass. cache: None asks anew each time. counts: failures by status,
-    `asked` and `retried` calls, `leak_<stage>`, and what teachers spent (tokens, tool_calls, ...).
+    `asked` and `retried` calls, `blind_tests`, `leak_<stage>`, and what teachers spent (tokens,
+    tool_calls, ...).
     """
 
     def __init__(
@@ -257,6 +258,7 @@ class Service:
             return
         found: Finding | None = self.gate.check(patch, case)
         if found is None and self.gate.blind is not None:
+            self.counts["blind_tests"] += 1
             found = await asyncio.to_thread(self.gate.test, patch, case)
         if found is not None:
             self.counts[f"leak_{found.stage}"] += 1

@@ -14,6 +14,7 @@ for one failure. The release has no executor (D5).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,15 @@ class Budget:
     read: int = 64 * 2**20
 
 
+#: Every tool, in the order in which they are explained.
+TOOLS = tuple(_NAMES)
+
+
+def form(name: str) -> str:
+    """A tool's call as a teacher is told it: `get_frame(frame_index)`."""
+    return f"{name}({', '.join(_NAMES[name])})"
+
+
 @dataclass(frozen=True)
 class Call:
     """A tool's name and its arguments as written."""
@@ -73,10 +83,14 @@ def calls(reply: str) -> list[Call]:
 
 
 class Tools:
-    """The tools of one failure, with what is left of its budget."""
+    """The tools of one failure, with what is left of its budget. names: those that it may use."""
 
-    def __init__(self, failure: Failure, read: Read, budget: Budget | None = None):
+    def __init__(
+        self, failure: Failure, read: Read, budget: Budget | None = None,
+        names: Sequence[str] = TOOLS,
+    ):  # fmt: skip
         assert failure.clip is not None
+        self.names = names
         self.budget = budget or Budget()
         self.clip, self.wanted, self._read = failure.clip, Wanted.of(failure.record), read
         self.used = self.shown = 0
@@ -99,8 +113,8 @@ class Tools:
             return f"{call.name}: these frames cannot be read"
 
     def _run(self, call: Call) -> list[Picture]:
-        if call.name not in _NAMES:
-            raise NotPossible(f"there is no such tool; there are {', '.join(_NAMES)}")
+        if call.name not in self.names:
+            raise NotPossible(f"there is no such tool; there are {', '.join(self.names)}")
         given = _arguments(call)
         if call.name == "get_frame":
             return self._pictures([self._frame(given["frame_index"])])

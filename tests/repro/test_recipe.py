@@ -182,6 +182,28 @@ def test_a_papers_methods_are_the_declared_ones(paper: str) -> None:
     assert set(methods) == set(switches_of(paper).methods) - {SUPERVISED}
 
 
+def test_an_arm_may_start_elsewhere(edited: Edit) -> None:
+    """In one profile, from a checkpoint of the same sizes; other arms' numbers stay valid."""
+
+    def model(**changes: object) -> dict[str, object]:
+        own = {"id": "org/other", "revision": "unresolved", "freeze_vision": False,
+               "architecture": "Qwen2.5-VL-7B", **changes}  # fmt: skip
+        return {k: {"value": v, "source": "chosen"} for k, v in own.items()}
+
+    recipe = Recipe.load(edited({"profiles.paper.arms": {"random": {"model": model()}}}), "paper")
+    assert recipe.start("random").id == "org/other" and recipe.start("ktr") == recipe.model
+    assert recipe.start(None) == recipe.model
+    assert recipe.fingerprint != Recipe.load("ktr", "paper").fingerprint
+    assert recipe.profile("micro").fingerprint == Recipe.load("ktr").fingerprint
+    for change, words in (
+        ({"architecture": "Qwen2.5-VL-3B"}, "must be the profile's, Qwen2.5-VL-7B"),
+        ({"id": 7}, "expected text, got 7"),
+    ):
+        path = edited({"profiles.paper.arms": {"random": {"model": model(**change)}}})
+        with pytest.raises(BadInput, match=words):
+            Recipe.load(path, "paper")
+
+
 def test_an_unknown_arm_to_run(edited: Edit) -> None:
     path = edited({"profiles.micro.run.value": ["grpo", "ktrr"]})
     with pytest.raises(BadInput, match="no arm 'ktrr'; did you mean 'ktr'"):

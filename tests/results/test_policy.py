@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro.core.health import alarms
+from repro.ffr.method import alarms as ffr_alarms
 from results import policy
 
 POLICY = policy.load_policy()
@@ -53,5 +54,6 @@ def test_alarms_are_those_the_trainer_raises() -> None:
         assert limit is not None
         sign = -1 if bound.below is not None else 1
         for step, raised in ((1e-6 * sign, [bound.name]), (-1e-6 * sign, [])):
-            assert alarms({**healthy, bound.metric: limit + step}) == raised
+            row = {**healthy, bound.metric: limit + step}
+            assert [*alarms(row), *ffr_alarms(row)] == raised
             assert bound.broken(limit + step) == bool(raised)

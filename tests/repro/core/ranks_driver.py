@@ -106,7 +106,9 @@ def interfere(request: Request, group: int) -> None:
         return found
 
     if int(os.environ.get("RANK", "0")) == request.get("teacher"):
-        ffr.opened = lambda switches: Service(Silent(), limits=Limits(timeout=0.2, tries=1))
+        ffr.opened = lambda switches, blind=None: Service(
+            Silent(), limits=Limits(timeout=0.2, tries=1)
+        )
     turn = Collector._round
     Collector.collect, Collector._round = collect, round_
     GroupTrainer._advantages = advantages

@@ -28,7 +28,6 @@ def test_a_healthy_step_raises_nothing() -> None:
         ("drift", "kl", 2.0, 2.1),
         ("truncated", "truncated", 0.5, 0.51),
         ("mismatch", "mismatch", 0.01, 0.011),
-        ("teacher", "teacher_down", 0.5, 0.51),
     ],
 )
 def test_each_alarm_has_its_bound(name: str, key: str, quiet: float, loud: float) -> None:

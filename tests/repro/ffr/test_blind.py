@@ -57,3 +57,17 @@ def test_the_bound_decides(student: VLM) -> None:
         assert (found is not None) == refused
     assert not any(p.grad is not None for p in student.model.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_letters_of_one_token_are_read_from_one_forward(student: VLM) -> None:
+    """And mean what a forward each gives; the question alone is asked once."""
+    blind = BlindStudent(student, "micro", orders=1)
+    turn = blind._turn(case(), CHOICE.options, "Look.")
+    together = blind._logp(turn, list("ABC"))
+    apart = [blind._logp(turn, [letter, "A B"])[0] for letter in "ABC"]
+    assert together == pytest.approx(apart, abs=1e-5)
+    before = student.tokens
+    blind(case(), None)
+    asked = student.tokens - before
+    blind(case(), None)
+    assert student.tokens - before == asked

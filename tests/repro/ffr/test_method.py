@@ -17,6 +17,7 @@ from torch import Tensor
 from evals.errors import BadInput
 from evals.types import Decoding, Sample
 from evals.vlm import VLM
+from repro import needs, plan
 from repro.core.advantages import group_advantages
 from repro.core.data import Prompts, Records
 from repro.core.packing import trees_of
@@ -24,7 +25,8 @@ from repro.core.rollout import Sampler
 from repro.core.trainer import GroupTrainer
 from repro.core.types import Group, Prompt, Rollout, TokenScores
 from repro.ffr import method
-from repro.ffr.asking import addressed
+from repro.ffr.asking import addressed, opened
+from repro.ffr.blind import BlindStudent
 from repro.ffr.method import FFR, rir
 from repro.ffr.patch import Patch
 from repro.ffr.switches import Switches
@@ -297,10 +299,53 @@ def test_a_model_s_address_comes_from_outside(monkeypatch: pytest.MonkeyPatch) -
     assert addressed("openai:zai-org/GLM-4.5V") == "openai:zai-org/GLM-4.5V@http://here/v1"
 
 
+def test_what_a_teacher_is_told_is_a_switch(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The printed ablations are arms, and reach the teacher's own id (and so the cache's key)."""
+    monkeypatch.setenv("REELPROOF_TEACHER_URL", "http://here/v1")
+    monkeypatch.setenv("REELPROOF_CACHE", str(tmp_path))
+    paper = recipe.profile("paper")
+
+    def named(arm: str, **switches: Any) -> str:
+        with opened(replace(paper.arm(arm).switches, **switches)) as service:
+            return service.teacher.id
+
+    assert "?gold+options+guided&" in named("ffr")
+    assert "?options+guided&" in named("ffr_no_gold")
+    assert "&tools=get_frame,zoom_region,get_temporal_segment&" in named("ffr_tools")
+    assert "?gold+guided&" in named("ffr_released")
+    assert named("ffr_32b").startswith("openai:Qwen/Qwen3-VL-32B-Instruct@http://here/v1?")
+    assert named("ffr", teacher="openai:m@http://here/v1?tokens=9").endswith(
+        named("ffr", teacher="openai:m?tokens=9").removeprefix("openai:m@")
+    )
+    with pytest.raises(BadInput, match="gold is given twice"):
+        named("ffr", teacher="openai:m?gold=0")
+    assert named("ffr_no_gold", teacher="oracle") == "oracle@1"  # it never reads the gold
+    monkeypatch.setenv("REPRO_TEACHER_TOKEN", "x" * 16)
+    with pytest.raises(BadInput, match="where it is served"):
+        named("ffr_no_gold", teacher="remote:http://here")
+
+
+def test_arms_start_where_the_paper_s_rows_do(recipe: Recipe) -> None:
+    paper = recipe.profile("paper")
+    starts = {name: paper.start(name).id for name in paper.arms}
+    assert starts.pop("ffr_videorft") == "QiWang98/VideoRFT-SFT"
+    assert starts.pop("grpo_zero") == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert set(starts.values()) == {paper.model.id}
+    assert {recipe.start(name).id for name in recipe.arms} == {"tiny/ffr"}
+    keys = {need.key for need in needs.needs(paper)}
+    more = {need.key for need in needs.needs(paper, ("grpo_zero",))} - keys
+    assert more == {"model:Qwen/Qwen2.5-VL-7B-Instruct"}
+    assert paper.scoring is not None
+    assert ("cold_videorft", "QiWang98/VideoRFT-SFT") in paper.scoring.public
+
+
 def test_switches_that_cannot_be_obeyed(recipe: Recipe) -> None:
     own = recipe.arm("ffr").switches
     for name, value in (("kappa", -1.0), ("right_from", 0.0), ("deadline", 0.0),
-                        ("patch_images", -1)):  # fmt: skip
+                        ("patch_images", -1), ("blind_gain", 1.0),
+                        ("patch_fields", "no_visual")):  # fmt: skip
         with pytest.raises(ValueError, match=name):
             replace(own, **{name: value})
     assert issubclass(Switches, type(own)) and set(method.METHODS) >= {"grpo", "ffr"}
@@ -324,7 +369,7 @@ def trainer(
 
     def make(
         arm: str = "ffr", vlm: VLM = student, packed: bool = True, service: Any = None,
-        name: str = "run", **switches: Any,
+        name: str = "run", start: Path | None = None, **switches: Any,
     ) -> GroupTrainer:  # fmt: skip
         chosen, out = recipe.arm(arm), tmp_path / name
         out.mkdir()
@@ -337,7 +382,7 @@ def trainer(
         return GroupTrainer(
             ours, FFR(own, 0, service), settings, own,
             Records(records, 2, 0), Prompts(ours, recipe.training_protocol), out, seed=0,
-            packed=packed,
+            start=start, packed=packed,
         )  # fmt: skip
 
     return make
@@ -417,3 +462,43 @@ def test_a_dead_teacher_is_told_and_training_goes_on(trainer: Callable[..., Grou
     t.train()
     assert t.state.global_step == 1 and t.metrics["teacher_down"] == 1.0
     assert "teacher" in t.metrics["alarms"] and t.metrics["n_teacher_circuit_open"] > 0
+
+
+def test_the_blind_test_is_part_of_a_step(
+    trainer: Callable[..., GroupTrainer], student: VLM, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The start checkpoint, frozen, is asked about every patch that the rules let pass; at a bound
+    that no patch keeps, every one is refused and counted, and the rollouts stay."""
+    start = tmp_path / "start"
+    student.model.save_pretrained(start)
+    student.processor.save_pretrained(start)
+    t = trainer(start=start, blind_gain=0.15)
+    t.train()
+    n = t.metrics
+    assert n["n_blind_tests"] > 0 and n.get("n_leak_blind", 0) == 0 and n["n_repaired"] > 0
+    blind = t.method.service.gate.blind  # type: ignore[attr-defined]
+    assert isinstance(blind, BlindStudent) and blind.vlm.model is not t.vlm.model
+    assert not any(p.requires_grad for p in blind.vlm.model.parameters())
+    monkeypatch.setattr(BlindStudent, "__call__", lambda self, case, words: float(bool(words)))
+    refused = trainer(start=start, blind_gain=0.15, name="refused")
+    refused.train()
+    n = refused.metrics
+    assert n["n_leak_blind"] == n["n_blind_tests"] == 2 * n["n_teacher_leak_rejected"] > 0
+    assert "n_repaired" not in n
+    with pytest.raises(ValueError, match="give `start`"):
+        trainer(blind_gain=0.15, name="nowhere")
+
+
+def test_no_copy_is_held_where_no_patch_is_tested(recipe: Recipe) -> None:
+    paper = recipe.profile("paper")
+    copies = {name: a.switches.blind_passes(a.method) > 0 for name, a in paper.arms.items()}
+    assert copies["ffr"] and copies["ffr_released"]
+    assert not any(copies[name] for name in ("grpo", "t_grpo", "ffr_retry", "ffr_null"))
+    off = replace(paper.arm("ffr").switches, leak_gate="off")
+    assert off.blind_passes("ffr") == 0
+    sizes = plan.sizes_of(paper)
+    held = [
+        plan.train_memory(paper, paper.arm(name), sizes, 8)["optimizer"] for name in ("grpo", "ffr")
+    ]
+    assert sum(held[1].values()) - sum(held[0].values()) == 2 * sizes.parameters

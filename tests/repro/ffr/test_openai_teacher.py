@@ -29,7 +29,7 @@ from repro.ffr.patch import SCHEMA, Patch
 from repro.ffr.pictures import LINE, crop, jpeg
 from repro.ffr.service import Limits, Service
 from repro.ffr.teacher import Failure, Repair, named
-from repro.ffr.tools import Budget, Call, Tools, calls
+from repro.ffr.tools import TOOLS, Budget, Call, Tools, calls, form
 from tests.evals.test_served import server as tiny_server
 
 __all__ = ["tiny_server"]  # a fixture
@@ -228,7 +228,7 @@ def pictures(message: dict[str, Any]) -> list[Any]:
 
 
 def test_tools_run_on_the_original_video(server: Server, failure: Failure) -> None:
-    repair, _ = ask(server, "tools", failure, tools=True)
+    repair, _ = ask(server, "tools", failure, tools=TOOLS)
     assert repair.patch == EXPECTED
     assert repair.usage["tool_calls"] == 6 and repair.usage["tool_frames"] == 6
     assert repair.usage["calls"] == 3
@@ -250,8 +250,21 @@ def test_tools_run_on_the_original_video(server: Server, failure: Failure) -> No
     assert np.abs(seen - original.astype(int)).mean() < 30  # JPEG of noise; another frame has 80
 
 
+def test_a_teacher_may_be_given_some_of_the_tools(server: Server, failure: Failure) -> None:
+    """What it was not told of is refused as what does not exist is."""
+    ask(server, "tools-few", failure, tools=("get_frame", "get_temporal_segment"))
+    last = server.requests("tools-few")[-1]["body"]["messages"]
+    assert "get_frame(frame_index)" in last[0]["content"]
+    assert "zoom_region" not in last[0]["content"]
+    labels = [p["text"] for p in last[3]["content"] if p["type"] == "text"]
+    assert labels[0] == "video frame 5, t=1.25 s"
+    assert labels[1] == (
+        "zoom_region: there is no such tool; there are get_frame, get_temporal_segment"
+    )
+
+
 def test_tool_calls_come_to_an_end(server: Server, failure: Failure) -> None:
-    repair, _ = ask(server, "endless", failure, tools=True)
+    repair, _ = ask(server, "endless", failure, tools=TOOLS)
     assert repair.patch == EXPECTED and len(server.requests("endless")) == 4
 
 
@@ -315,7 +328,8 @@ def test_pictures() -> None:
 @pytest.mark.parametrize(
     "name",
     ["m", "m@", "@http://x", "m@ftp://x", "m@http://u:p@x/v1", "m@http://x?gold=2",
-     "m@http://x?colour=1", "m@http://x?rounds=99", "m@http://x?tokens=0", "m@http://x?tokens=x"],
+     "m@http://x?colour=1", "m@http://x?rounds=99", "m@http://x?tokens=0", "m@http://x?tokens=x",
+     "m@http://x?tools=get_frame,open_file", "m?gold=0@http://x?gold=1"],
 )  # fmt: skip
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(BadInput) as caught:
@@ -326,7 +340,7 @@ def test_names_that_are_none(name: str) -> None:
 def test_names() -> None:
     teacher = OpenAITeacher.named("org/a@http://localhost:1/v1/?gold=0&tools=1&temperature=0")
     assert (teacher.model, teacher.url) == ("org/a", "http://localhost:1/v1")
-    assert teacher.asking == Asking(gold=False, tools=True, temperature=0.0)
+    assert teacher.asking == Asking(gold=False, tools=TOOLS, temperature=0.0)
     assert OpenAITeacher.named("org/a?gold=0&tools=1&temperature=0@http://localhost:1/v1").id == (
         teacher.id
     )
@@ -344,7 +358,8 @@ def test_the_prompts_hold_what_the_paper_lists() -> None:
     for words in ("temporal", "spatial", "misconception", "<think>", "smallest piece of evidence"):
         assert words in texts["role"]
     for tool in ("get_frame", "zoom_region", "get_temporal_segment"):
-        assert tool in texts["tools"]
+        assert tool in TOOLS and f"{tool}(" in form(tool)
+    assert "{which}" in texts["tools"]
 
 
 def test_a_key_that_is_none(failure: Failure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,5 +144,9 @@ def test_what_the_student_reads() -> None:
         "Temporal markers: between 1.5 s and 2 s\n"
         f"Regions: frame 3 (1.50 s) [0.00, 0.50, 0.50, 1.00]\nGuidance: Look there.{AFTER}"
     )
+    assert render(PATCH, "no_visual") == (
+        f"{BEFORE}Error type: temporal\nTemporal markers: between 1.5 s and 2 s\n"
+        f"Guidance: Look there.{AFTER}"
+    )
     bare = Patch("spatial", (), (), (), "Look.")
     assert render(bare) == f"{BEFORE}Error type: spatial\nGuidance: Look.{AFTER}"
