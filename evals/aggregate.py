@@ -10,7 +10,8 @@
 | accuracy without regression | accuracy of the other kinds, FFR                                 |
 | mIoU, R1@m                  | temporal grounding                                               |
 | mIoU by video, P@0.5 by ... | the same within each video first (ActivityNet-RTL)               |
-| Acc@QA, Acc@GQA, mIoP, ...  | NExT-GQA, with the best of the true segments                     |
+| Acc@QA, Acc@GQA, mIoP, ...  | NExT-GQA, with the best of the true segments; Acc@QA is of the   |
+|                             | letter, whether or not an interval was said with it              |
 | Acc and IoU@0.5             | letter right and IoU >= 0.5 (ReXTime)                            |
 | all pairs                   | questions all of whose binary pairs are right (VideoMathQA)      |
 
@@ -135,8 +136,9 @@ def _asked(replies: Sequence[Row]) -> Asked:
 
 
 def _overlap(row: Row) -> tuple[float, float]:
-    """Best IoU and best IoP over the true segments; (0, 0) without an answer."""
-    if row.prediction is None:
+    """Best IoU and best IoP over the true segments; (0, 0) without an answer, and where a letter
+    is all that was read."""
+    if row.prediction is None or row.outcome not in _ANSWERED:
         return 0.0, 0.0
     said = _interval(row.prediction, row.kind)
     truths = [_interval(gold, row.kind) for gold in golds(row.gold, row.kind)]

@@ -285,7 +285,8 @@ def graded(
         reading = Unparsed(f"cut off; only by {reading.rule}: {reading.value[:40]}")
     if isinstance(reading, Unparsed):
         outcome = Outcome.UNPARSED if reply.finished else Outcome.TRUNCATED
-        row = _row(sample, k, None, outcome, 0.0, reply.tokens)
+        letter = reading.letter if reply.finished else ""
+        row = _row(sample, k, letter or None, outcome, 0.0, reply.tokens)
         return replace(row, detail=reading.reason)
     value = grade(
         reading, sample.gold, sample.kind, sample.options, iou=protocol.iou,

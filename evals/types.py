@@ -219,7 +219,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Row:
-    """One scored reply, as saved. `score` is in [0, 1]; `k` numbers the replies of one question."""
+    """One scored reply, as saved. `score` is in [0, 1]; `k` numbers the replies of one question.
+    `prediction` is what was read: of an unparsed reply to a grounded question its letter, if any.
+    """
 
     id: str
     k: int

@@ -104,7 +104,7 @@ def rescore(
             "rules": rules,
             "outcomes": dict(sorted(Counter(row.outcome for row in rows).items())),
             "unparsed": dict(
-                Counter(r.detail for r in rows if r.detail and r.prediction is None).most_common(5)
+                Counter(r.detail for r in rows if r.detail and r.outcome != "wrong").most_common(5)
             ),
             "scores": [row.score for row in rows],
         }

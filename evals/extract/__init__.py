@@ -9,10 +9,10 @@
 | `lmms-eval[:BENCHMARK]`           | lmms_eval   | lmms-eval's file for the benchmark             |
 | `vlmevalkit[:BENCHMARK]`          | vlmevalkit  | VLMEvalKit's                                   |
 
-`official`, `lmms-eval` and `vlmevalkit` without a benchmark are families: `resolve` picks the one
-meant. All graders are total and deterministic. Where a tool draws an option at random, its grader
-abstains (`DRAWS`). Rules of other tools come from their described behaviour, quirks included; none
-of their code is used.
+`official`, `lmms-eval`, `vlmevalkit` and Temporal-R1's two without a benchmark are families:
+`resolve` picks the one meant. All graders are total and deterministic. Where a tool draws an option
+at random, its grader abstains (`DRAWS`). Rules of other tools come from their described behaviour,
+quirks included; none of their code is used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GRADERS: Mapping[str, Grader] = {
     **lmms_eval.GRADERS,
     **vlmevalkit.GRADERS,
 }
-FAMILIES = ("official", "lmms-eval", "vlmevalkit")
+FAMILIES = ("official", "lmms-eval", "vlmevalkit", "temporal-r1", "temporal-r1-no-think")
 
 
 def extract(
@@ -79,7 +79,7 @@ def named(grader: str) -> Grader:
 def resolve(grader: str, benchmark: str | None) -> str:
     """The grader that a name means on a benchmark: `official` on `mvbench` is `official:mvbench`.
 
-    `lmms-eval` and `vlmevalkit` fall back to their general rule. Raises BadInput for an unknown
+    All other families fall back to their general rule. Raises BadInput for an unknown
     name, and for `official` on a benchmark whose owner has no rule that needs no LLM.
     """
     own = f"{grader}:{benchmark}"

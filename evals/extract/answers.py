@@ -38,9 +38,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unparsed:
-    """No single answer could be read, and why."""
+    """No single answer could be read, and why. letter: the option that a reply to a grounded
+    question names where there is no whole answer, as for want of an interval; Acc@QA counts it."""
 
     reason: str
+    letter: str = field(default="", compare=False)
 
 
 #: Where a tool draws an option at random, its grader here abstains with this reason.

@@ -20,6 +20,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
@@ -229,7 +230,8 @@ def _grounded(content: str, options: Sequence[str]) -> Reading:
     """Letter first, then the interval: "B [2, 5]", "B, 2 to 5", "B. red circle from 2 to 5"."""
     found = _interval(content)
     if isinstance(found, Unparsed):
-        return found
+        alone = _letter(content, options)
+        return replace(found, letter=alone.letter if isinstance(alone, Answer) else "")
     (start, end), before = found
     before = _field(content, _SAYS_OPTION) or before
     head, _, last = before.rstrip(_GLUE).rpartition(" ")

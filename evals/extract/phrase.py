@@ -20,8 +20,8 @@ from evals.extract.answers import option_texts
 from evals.extract.kinds import intervals
 
 _TAGGED = (
-    "reelproof", "strict", "video-r1", "onethinker", "temporal-r1", "official:nextgqa",
-    "official:video_holmes", "vlmevalkit:video_holmes",
+    "reelproof", "strict", "video-r1", "onethinker", "official:nextgqa", "official:video_holmes",
+    "vlmevalkit:video_holmes",
 )  # fmt: skip
 
 
@@ -37,16 +37,20 @@ def phrase(
         said = _timed(said, kind, grader, spans[0])
     elif kind == "multiple choice":
         said = _chosen(said, grader, options)
-    if grader in _TAGGED:
+    if grader in _TAGGED or _in_json(grader):
         return f"<think>{thought}</think><answer>{said}</answer>"
     return said
+
+
+def _in_json(grader: str) -> bool:
+    return grader.partition(":")[0] == "temporal-r1"
 
 
 def _timed(said: str, kind: str, grader: str, span: tuple[float, float]) -> str:
     start, end = (f"{seconds:.15g}" for seconds in span)
     if grader == "official:rextime" and kind == "grounded qa":
         return json.dumps({"relevant_span": list(span), "answer": said.strip()[:1]})
-    if grader == "temporal-r1":
+    if _in_json(grader):
         option = {} if kind == "temporal grounding" else {"option": said.strip()[:1]}
         return json.dumps({**option, "start_time": start, "end_time": end})
     if kind != "temporal grounding":
@@ -60,7 +64,7 @@ def _timed(said: str, kind: str, grader: str, span: tuple[float, float]) -> str:
 
 
 def _chosen(said: str, grader: str, options: Sequence[str]) -> str:
-    if grader == "temporal-r1":
+    if _in_json(grader):
         return json.dumps({"option": said})
     if grader == "official:mlvu":
         return f"{said})"

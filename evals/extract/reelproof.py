@@ -78,7 +78,7 @@ def _rules(reply: str, kind: str, options: Sequence[str]) -> Reading:
         return reading
     prose = _PROSE[kind](clean(spoken), options)
     if isinstance(prose, Unparsed):
-        return Unparsed(f"{NO_BLOCK.reason}; {prose.reason}")
+        return replace(prose, reason=f"{NO_BLOCK.reason}; {prose.reason}")
     return prose
 
 
@@ -204,6 +204,15 @@ def _prose_number(text: str, options: Sequence[str]) -> Reading:
     return _by(READERS["numerical"](text, ()), "only number", "low")
 
 
+def _prose_both(text: str, options: Sequence[str]) -> Reading:
+    """Where the two cannot be read together, the letter by the rules for a choice."""
+    reading = _by(READERS["grounded qa"](text, options), "only interval", "low")
+    if isinstance(reading, Unparsed) and not reading.letter:
+        alone = _prose_choice(text, options)
+        return replace(reading, letter=alone.letter if isinstance(alone, Answer) else "")
+    return reading
+
+
 def _prose(kind: str, rule: str) -> Reader:
     return lambda text, options: _by(READERS[kind](text, options), rule, "low")
 
@@ -213,7 +222,7 @@ _PROSE: Mapping[str, Reader] = {
     "numerical": _prose_number,
     "regression": _prose_number,
     "temporal grounding": _prose("temporal grounding", "only interval"),
-    "grounded qa": _prose("grounded qa", "only interval"),
+    "grounded qa": _prose_both,
     "OCR": _prose("OCR", "whole reply"),
     "free-form": _prose("free-form", "whole reply"),
     "ordering": _prose("ordering", "whole reply"),

@@ -7,6 +7,10 @@
 | `videossr`             | the whole reply                              | first character          |
 | `temporal-r1`          | first `<answer>` block                       | JSON letter and times    |
 | `temporal-r1-no-think` | the whole reply                              | lone letter, spoken times|
+
+Temporal-R1's harness gives what it finds, or the whole reply, to the scorer of the benchmark:
+MVBench's (a lone letter, also chosen for MMVU and NExT-GQA), Video-MME's (`:videomme`, first
+capital A to D) or TempCompass' (`:tempcompass`, without its judge).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from evals.extract.answers import (
     Answer,
@@ -26,7 +31,8 @@ from evals.extract.answers import (
     said,
 )
 from evals.extract.kinds import json_object, read
-from evals.extract.shared import mcq_letter, released_interval
+from evals.extract.lmms_eval import tempcompass
+from evals.extract.shared import first_capital, mcq_letter, released_interval
 
 GROUNDED = ("temporal grounding", "grounded qa")
 
@@ -92,15 +98,21 @@ _TIMES = re.compile(
 )  # fmt: skip
 
 
-def _json_option(reply: str, options: Sequence[str]) -> Reading:
-    """A quoted capital in the first block; otherwise the scorer sees the whole reply, thinking
-    included, and takes the first lone letter A to E of any case (temporal_r1.md 4.3, E2).
+def _json_option(scorer: Reader) -> Reader:
+    """A quoted capital in the first block; otherwise the benchmark's scorer sees the whole reply,
+    thinking included (temporal_r1.md 4.3, E2).
     """
-    match = QUOTED_OPTION.search(first_block(reply) or "")
-    if match:
-        return said(match[1] or match[2], "quoted option")
-    letter = mcq_letter(reply)
-    return said(letter, "first lone letter of the whole reply") if letter else Unparsed("no letter")
+
+    def reads(reply: str, options: Sequence[str]) -> Reading:
+        match = QUOTED_OPTION.search(first_block(reply) or "")
+        if match:
+            return said(match[1] or match[2], "quoted option")
+        found = scorer(reply, options)
+        if isinstance(found, Unparsed):
+            return found
+        return replace(found, rule=f"{found.rule} of the whole reply")
+
+    return reads
 
 
 def _json_times(reply: str, options: Sequence[str]) -> Reading:
@@ -120,13 +132,14 @@ def _json_both(reply: str, options: Sequence[str]) -> Reading:
     """Chosen, as the release asks no grounded question: option and times of the first block, each
     as its own reader takes them, in any order; reversed ends are swapped.
     """
-    letter = _json_option(reply, options)
+    letter = _json_option(_first_letter)(reply, options)
     if isinstance(letter, Unparsed):
         return letter
     given = json_object(first_block(reply) or "") or {}
     times = [plain_float(str(given.get(key, ""))) for key in ("start_time", "end_time")]
     if times[0] is None or times[1] is None:
-        return Unparsed("no start_time and end_time in the JSON of the first answer block")
+        missing = "no start_time and end_time in the JSON of the first answer block"
+        return Unparsed(missing, letter.letter)
     return _both(letter, sorted((times[0], times[1])), letter.rule)
 
 
@@ -135,15 +148,16 @@ def _spoken_both(reply: str, options: Sequence[str]) -> Reading:
     letter, span = _first_letter(reply, options), _no_think_times(reply, options)
     if isinstance(letter, Unparsed):
         return letter
-    if isinstance(span, Unparsed) or span.interval is None:
-        return span
+    if isinstance(span, Unparsed):
+        return replace(span, letter=letter.letter)
+    assert span.interval is not None, "an interval was read"
     return _both(letter, span.interval, span.rule)
 
 
 def _both(letter: Answer, span: Sequence[float], rule: str) -> Reading:
     start, end = span
     if not (math.isfinite(start) and math.isfinite(end)):
-        return Unparsed("not finite")
+        return Unparsed("not finite", letter.letter)
     value = f"{letter.letter} [{start}, {end}]"
     return Answer(value, interval=(start, end), rule=rule, confidence="medium")
 
@@ -157,6 +171,8 @@ def _no_think_times(reply: str, options: Sequence[str]) -> Reading:
     return released_interval(reply, everywhere=True)
 
 
+_A_TO_D = first_capital("ABCD")
+_QA = "temporal_r1.md 4.3"
 _VIDEO_R1: Mapping[str, Reader] = {
     "multiple choice": _string,
     "numerical": _number,
@@ -178,11 +194,13 @@ GRADERS: Mapping[str, Grader] = {
     ),
     "temporal-r1": Grader(
         {
-            "multiple choice": _json_option, "temporal grounding": _json_times,
+            "multiple choice": _json_option(_first_letter), "temporal grounding": _json_times,
             "grounded qa": _json_both,
         },
         "temporal_r1.md 4.2, 4.3",
     ),
+    "temporal-r1:videomme": Grader({"multiple choice": _json_option(_A_TO_D)}, _QA),
+    "temporal-r1:tempcompass": Grader({"multiple choice": _json_option(tempcompass)}, _QA),
     "temporal-r1-no-think": Grader(
         {
             "multiple choice": _first_letter, "temporal grounding": _no_think_times,
@@ -190,4 +208,6 @@ GRADERS: Mapping[str, Grader] = {
         },
         "temporal_r1.md 4.2, 4.3",
     ),
+    "temporal-r1-no-think:videomme": Grader({"multiple choice": _A_TO_D}, _QA),
+    "temporal-r1-no-think:tempcompass": Grader({"multiple choice": tempcompass}, _QA),
 }  # fmt: skip

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals import models
-from evals.benchmarks import Benchmark
+from evals import models, protocols
+from evals.aggregate import aggregate
+from evals.benchmarks import Benchmark, card
 from evals.errors import BadInput
 from evals.extract import (
     DRAWS,
@@ -26,7 +27,8 @@ from evals.extract import (
 from evals.extract.official import lita_interval
 from evals.grade import grade
 from evals.run import evaluate
-from evals.types import Protocol, Sample
+from evals.run import score as scored
+from evals.types import Protocol, Reply, Sample
 
 OPTIONS = ("A. red circle", "B. blue square", "C. green triangle", "D. man", "E. woman", "F. none")
 CHOICE = "multiple choice"
@@ -190,6 +192,61 @@ BOTH = "grounded qa"
 def test_temporal_r1_reads_both(reply: str, grader: str, value: str | None) -> None:
     answer = extract(reply, BOTH, grader, OPTIONS)
     assert (answer.value if isinstance(answer, Answer) else None) == value
+
+
+@pytest.mark.parametrize(
+    ("reply", "grader", "letter"),
+    [
+        ('<think>a</think><answer>{"option": "B"}</answer>', "temporal-r1", "B"),
+        ('<think>a</think><answer>{"option": "B"}</answer>', "reelproof", "B"),
+        ('<think>a</think><answer>{"option": "B"}</answer>', "official:nextgqa", "B"),
+        ("<answer>B</answer>", "video-r1", "B"), ("The answer is B.", "reelproof", "B"),
+        ("B", "temporal-r1-no-think", "B"),
+        (f"<answer>{GOOD}</answer>", "reelproof", ""), ("no idea", "reelproof", ""),
+        ("2.7 - 15.0", "temporal-r1-no-think", ""),
+    ],
+)  # fmt: skip
+def test_acc_qa_is_of_the_letter_alone(reply: str, grader: str, letter: str) -> None:
+    """As NExT-GQA defines it; the question as a whole is unanswered all the same."""
+    options = ("A. one", "B. two", "D. man")
+    reading = extract(reply, BOTH, grader, options)
+    assert isinstance(reading, Unparsed) and reading.letter == letter
+    sample = Sample("a", "Which, and when?", BOTH, "B [2, 5]", "video", None, options)
+    law = Protocol("t", grader=grader)
+    row = scored(sample, Reply(reply, 9), 0, law)
+    assert (row.outcome, row.score, row.prediction) == ("unparsed", 0.0, letter or None)
+    found = aggregate([row], card("nextgqa"), law)
+    assert (found["Acc@QA"], found["Acc@GQA"], found["mIoU"], found["coverage"]) == (
+        float(letter == "B"), 0.0, 0.0, 0.0
+    )  # fmt: skip
+    cut = scored(sample, Reply(reply, 9, finished=False), 0, law)
+    assert (cut.outcome, cut.prediction) == ("truncated", None)
+
+
+THOUGHT = "<think>So it is a dog, hence</think> <answer>B</answer>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "name", "think", "no_think"),
+    [
+        (THOUGHT, "mvbench", "A", "A"),  # the article, again
+        (THOUGHT, "videomme", "B", "B"),
+        ("Based on the video, C", "videomme", "B", "B"),
+        ("Based on the video, C", "mvbench", "C", "C"),
+        ('<answer>{"option": "C"}</answer> Best', "videomme", "C", "C"),
+        ("<answer>yes</answer>", "tempcompass", None, None), ("B. two", "tempcompass", "B", "B"),
+    ],
+)  # fmt: skip
+def test_temporal_r1_hands_on_to_the_scorer_of_each_benchmark(
+    reply: str, name: str, think: str | None, no_think: str | None
+) -> None:
+    options = ("A. one", "B. two", "C. three", "D. four")
+    for family, letter in (("temporal-r1", think), ("temporal-r1-no-think", no_think)):
+        grader = resolve(family, name)
+        found = extract(reply, "multiple choice", grader, options)
+        assert (found.letter if isinstance(found, Answer) else None) == letter, grader
+        assert graders_for(name).count(grader) == 1
+    assert protocols.load("temporal-r1@think", name).grader == resolve("temporal-r1", name)
 
 
 def test_where_the_released_scorer_stops_the_reply_is_unparsed() -> None:
@@ -445,8 +502,8 @@ def test_one_set_of_replies_many_scores() -> None:
     found = {n: sum(score(r, gold, n) for r, gold in replies) for n in names}
     assert found == {
         "reelproof": 5.0, "strict": 1.0, "video-r1": 1.0, "onethinker": 3.0, "videossr": 1.0,
-        "temporal-r1": 5.0, "temporal-r1-no-think": 5.0, "official:videomme": 3.0,
-        "lmms-eval:videomme": 4.0, "vlmevalkit:videomme": 3.0,
+        "temporal-r1:videomme": 3.0, "temporal-r1-no-think:videomme": 3.0,
+        "official:videomme": 3.0, "lmms-eval:videomme": 4.0, "vlmevalkit:videomme": 3.0,
     }  # fmt: skip
 
 
@@ -471,7 +528,10 @@ def test_families_are_resolved_by_benchmark() -> None:
 
 def test_all_graders_of_a_benchmark() -> None:
     names = graders_for("video_holmes")
-    assert {f"{family}:video_holmes" for family in FAMILIES} <= set(names)
+    assert {f"{family}:video_holmes" for family in ("official", "lmms-eval", "vlmevalkit")} <= {
+        *names
+    }
+    assert set(FAMILIES) - {"official"} <= set(graders_for(None)) and "temporal-r1" in names
     assert "official" not in graders_for(None) and "lmms-eval" in graders_for(None)
     assert all(name in GRADERS for name in (*names, *graders_for(None)))
 

@@ -12,7 +12,7 @@ import pytest
 from evals import benchmarks, protocols
 from evals.aggregate import METRICS
 from evals.errors import BadInput
-from evals.extract import GRADERS
+from evals.extract import GRADERS, resolve
 from evals.frames import LAWS
 from evals.types import Decoding, Protocol
 
@@ -84,7 +84,7 @@ def test_temporal_r1_asks_the_eight_benchmarks_of_its_chart() -> None:
         think, no_think = (protocols.load(f"temporal-r1@{v}", name) for v in ("think", "no-think"))
         for p in (think, no_think):
             assert (p.max_frames, p.total_pixels, p.decoding.temperature) == (768, 1605632, 0)
-        assert think.grader == "temporal-r1" and "<think>" in (think.system or "")
+        assert think.grader == resolve("temporal-r1", name) and "<think>" in (think.system or "")
         assert no_think.prompt == think.prompt and no_think.system == "You are a helpful assistant."
     for name in ("nextgqa", "mvbench", "videomme", "tempcompass", "mmvu"):
         assert protocols.load("temporal-r1@32f", name).max_frames == 32
