@@ -23,10 +23,34 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--recipe", help="Ask as this recipe trains; choose from its records.")
 @profile_option
-@click.option("--data", "records", type=FILE, help="Choose from your records instead.")
-@click.option("--benchmark", help="Choose from a split of a benchmark.")
-@click.option("--split", help="Of --benchmark.  [default: train]")
-@click.option("--videos", "--root", type=FOLDER, help="Folder that the paths of media start from.")
+@click.option(
+    "--data",
+    "records",
+    type=FILE,
+    multiple=True,
+    help="Choose from your records instead; may be repeated, also beside --benchmark.",
+)
+@click.option(
+    "--benchmark",
+    "named",
+    metavar="NAME[/SPLIT]",
+    multiple=True,
+    help="Choose from a split of a benchmark; may be repeated.",
+)
+@click.option("--split", help="Of --benchmark, where it names none.  [default: train]")
+@click.option(
+    "--videos",
+    "--root",
+    type=FOLDER,
+    help="Folder that the paths of media start from; of a single pool.",
+)
+@click.option(
+    "--leave-out",
+    "tests",
+    metavar="NAME[/SPLIT]",
+    multiple=True,
+    help="Leave the films of this benchmark out; may be repeated.",
+)
 @click.option("--protocol", help="How it is asked.  [default: the recipe's, else as Video-R1 does]")
 @click.option(
     "--model", help="Checkpoint folder, vllm:FOLDER, openai:MODEL@URL, or random.  "
@@ -66,9 +90,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @json_option
 def select(
-    recipe: str | None, profile: str, records: Path | None, benchmark: str | None,
-    split: str | None, videos: Path | None, protocol: str | None, model: str | None, tries: int,
-    first: int | None, temperature: float, keep: str | None, given: tuple[str, ...],
+    recipe: str | None, profile: str, records: tuple[Path, ...], named: tuple[str, ...],
+    split: str | None, videos: Path | None, tests: tuple[str, ...], protocol: str | None,
+    model: str | None, tries: int, first: int | None, temperature: float, keep: str | None,
+    given: tuple[str, ...],
     by: str | None, low: float, high: float, tau: float, audit: float, seed: int,
     limit: int | None, batch: int | None, workers: int | None, cache: bool, out: Path | None,
     resume: bool, as_json: bool,
@@ -84,6 +109,8 @@ def select(
       repro data select --benchmark microworld --model DIR --keep 10% --out runs/chosen
       repro data select --data my.jsonl --videos films --model vllm:DIR --keep 32000 --audit 0.02
       repro data select --recipe temporal_r1 --keep 10% --by family
+      repro data select --recipe temporal_r1 --profile paper_7b --benchmark charades_sta/train
+        --benchmark nextgqa/val --leave-out nextgqa/test --keep 32000
       repro train ktr --data runs/chosen/selected.jsonl --videos films --model DIR --out runs/mine
     """
     from rich.console import Console
@@ -93,13 +120,14 @@ def select(
     from repro.selection.rules import Rules
     from repro.show import showing
 
-    if (records is None) == (benchmark is None) and (records is not None or recipe is None):
-        raise click.UsageError("name one pool: --data FILE, --benchmark, or --recipe for its own")
+    if not records and not named and recipe is None:
+        raise click.UsageError("name a pool: --data FILE, --benchmark, or --recipe for its own")
     if model is None and recipe is None:
         raise click.UsageError("name a model: --model DIR, or --recipe for its start checkpoint")
     law = Rules(tries, first or max(2, tries // 2), low, high, tau, audit, seed)
     chosen = Recipe.load(recipe, profile) if recipe else None
-    pool = _pool(chosen, records, benchmark, split, videos).first(limit)
+    pool, left_out = _pool(chosen, records, named, split, videos, tests)
+    pool = pool.first(limit)
     asked = _protocol(chosen, pool, protocol, temperature)
     budget, quotas = _budget(keep, len(pool.benchmark.samples)), _quotas(given)
     out = out or Path("runs") / f"select-{pool.benchmark.name}"
@@ -111,7 +139,7 @@ def select(
         screened, who = _screen(
             pool, asked, law, out, model, chosen, by, batch, workers, cache, show.update
         )
-        found = _conclude(pool, screened, law, budget, quotas, who, out)
+        found = _conclude(pool, screened, law, budget, quotas, {"left_out": left_out, **who}, out)
     if as_json:
         show_json(found)
     else:
@@ -119,22 +147,31 @@ def select(
 
 
 def _pool(
-    recipe: Recipe | None, records: Path | None, benchmark: str | None, split: str | None,
-    videos: Path | None,
-) -> Pool:  # fmt: skip
+    recipe: Recipe | None, records: tuple[Path, ...], named: tuple[str, ...], split: str | None,
+    videos: Path | None, tests: tuple[str, ...],
+) -> tuple[Pool, dict[str, Any]]:  # fmt: skip
+    """All that is named as one pool, without the films of `tests`; what these cost."""
     from evals import benchmarks
     from repro import training
-    from repro.selection import files
+    from repro.selection import files, pools
 
-    if records is not None:
-        return files.pool_of_records(records, videos)
-    if benchmark is not None:
-        return files.pool_of_benchmark(benchmark, split, videos)
-    assert recipe is not None, "one of the three is named"
-    if recipe.data.records in benchmarks.NAMES:
-        return files.pool_of_benchmark(recipe.data.records, recipe.data.split, videos)
-    file, home = training.located(recipe)
-    return files.pool_of_records(file, videos or home)
+    if videos is not None and len(records) + len(named) > 1:
+        raise click.UsageError("--videos is of a single pool: set REELPROOF_DATA for several")
+    found = [files.pool_of_records(file, videos) for file in records]
+    for each in named:
+        name, _, part = each.partition("/")
+        found.append(files.pool_of_benchmark(name, part or split, videos))
+    if not found:
+        assert recipe is not None, "one of the three is named"
+        if recipe.data.records in benchmarks.NAMES:
+            own = files.pool_of_benchmark(recipe.data.records, recipe.data.split, videos)
+        else:
+            file, home = training.located(recipe)
+            own = files.pool_of_records(file, videos or home)
+        found = [own]
+    pairs = [each.partition("/")[::2] for each in tests]
+    shown = [benchmarks.load(name, split=part or None) for name, part in pairs]
+    return pools.without(pools.together(found), shown)
 
 
 def _protocol(recipe: Recipe | None, pool: Pool, name: str | None, temperature: float) -> Protocol:
@@ -195,6 +232,8 @@ def _conclude(
     files.write(out, pool, decisions, rules.controls(decisions, law.seed))
     found = files.summary(decisions, law, quotas, screened.replies, screened.tokens)
     b = pool.benchmark
+    short = {name: n - found["sources"][name]["kept"] for name, n in given.items()}
+    found |= {"wanted": budget, "short": {name: n for name, n in short.items() if n > 0}}
     found |= {"data": {"name": b.name, "split": b.split, "revision": b.revision,
                        "sha256": b.sha256}, **facts}  # fmt: skip
     write_json(out / files.SUMMARY, found)
@@ -241,6 +280,13 @@ def _tell(found: dict[str, Any], out: Path) -> None:
         f"{found['kept']} of {found['pool']} samples kept; {replies['spent']} replies instead of "
         f"{replies['all_tries']}, {100 * replies['saved']:.1f} % saved"
     )
+    if (found["wanted"] or 0) > found["kept"]:
+        click.echo(f"{found['wanted'] - found['kept']} fewer than the {found['wanted']} asked for: "
+                   f"{found['fits']} of the pool fit, within the quotas")  # fmt: skip
+    for name, n in found["short"].items():
+        click.echo(f"{n} fewer than the quota of {name}: no more of it fit")
+    for name, of in found["left_out"].items():
+        click.echo(f"left out {of['samples']} samples on {of['films']} films of {name}")
     if found["lost"]:
         click.echo(f"{found['lost']} samples have a clip that cannot be read: decisions.jsonl")
     click.echo(f"selected: {out / 'selected.jsonl'}\nplots: {out / 'selection.html'}")

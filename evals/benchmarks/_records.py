@@ -257,6 +257,15 @@ class Files:
             for n, data in enumerate(_table(path, key), start=1)
         ]
 
+    def lines(self, *patterns: str) -> list[tuple[str, str]]:
+        """The lines of one text file that hold anything, each with its place. Raises BadInput."""
+        paths = self.find(*patterns)
+        if not paths:
+            raise BadInput(f"{self.root}: no {' or '.join(patterns)}")
+        self.read += [path for path in paths[:1] if path not in self.read]
+        text = _text(paths[0]).split("\n")
+        return [(t.strip(), f"{paths[0]}, record {n}") for n, t in enumerate(text, 1) if t.strip()]
+
     def json(self, *patterns: str) -> dict[str, Any]:
         """The object in one JSON file. Raises BadInput."""
         paths = self.find(*patterns)

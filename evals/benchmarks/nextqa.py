@@ -14,7 +14,7 @@ from evals.types import Sample
 CARD = Card(
     dataset="lmms-lab/NExTQA",
     seen="a0d7729",
-    splits={"test": 8564, "val": 4996},
+    splits={"test": 8564, "val": 4996, "train": 34132},
     videos=1000,
     licence="repository MIT",
     macro="group",

@@ -54,7 +54,8 @@ def pool_of_records(data: Path, videos: Path | None) -> Pool:
 
 
 def pool_of_benchmark(name: str, split: str | None, root: Path | None) -> Pool:
-    """The samples of a benchmark; microworld's keep their record, others get one.
+    """The samples of a benchmark's split, by default train; microworld's keep their record, others
+    get one.
 
     Raises BadInput for a sample that a record cannot describe.
     """
@@ -63,7 +64,7 @@ def pool_of_benchmark(name: str, split: str | None, root: Path | None) -> Pool:
         benchmark = benchmarks.load(name, split=split or "train", root=root)
         return Pool(benchmark, _with_ids(rows(folder / "records.json"), benchmark), folder)
     where = root or benchmarks.data_root(name)
-    benchmark = benchmarks.load(name, split=split, root=where)
+    benchmark = benchmarks.load(name, split=split or "train", root=where)
     return Pool(benchmark, {s.id: record(s, name, where) for s in benchmark.samples}, where)
 
 

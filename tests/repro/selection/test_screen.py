@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from evals import benchmarks, microworld
+from evals import benchmarks, made, microworld
 from evals.errors import BadInput, EnvironmentFault
 from evals.models import Question
 from evals.seeds import derive
 from evals.types import Decoding, Protocol, Reply
+from repro import cli_select
 from repro.cli import cli
 from repro.selection import files, rules, screen, signals
 from repro.selection.rules import Rules
@@ -208,6 +209,59 @@ def test_the_command_writes_what_training_reads(records: Path, tmp_path: Path) -
     assert wide["replies"] == found["replies"] and wide["rules"]["tau"] == 0.2
 
 
+def test_a_budget_that_is_not_filled_is_said(records: Path, tmp_path: Path) -> None:
+    words = ("--data", records, "--model", "random", "--keep", "90%", "--out", tmp_path / "out")
+    found = select(*words)
+    assert found["wanted"] == 54 > found["kept"] == found["fits"] and found["short"] == {}
+    done = CliRunner().invoke(cli, ["data", "select", *map(str, words), "--resume", "--no-cache"])
+    fewer = f"{54 - found['kept']} fewer than the 54 asked for: {found['fits']} of the pool fit"
+    assert done.exit_code == 0 and fewer in done.output, done.output
+    source = next(iter(found["sources"]))
+    found = select(*words[:4], "--quota", f"{source}=50", "--out", tmp_path / "quota")
+    assert found["wanted"] is None
+    assert found["short"] == {source: 50 - found["sources"][source]["kept"]}
+
+
+def test_several_pools_without_the_films_of_a_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training splits as their owners write them; what is selected can be trained on."""
+    monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
+    charades = made.make("charades_sta", tmp_path)
+    lines = ["AB0 0.0 1.5##a person opens a door.", "", "ZZ9 0.5 1.0##a person sits."]
+    (charades / "charades_sta_train.txt").write_text("\n".join(lines))
+    made.on_disk(charades, ["Charades_v1_480/ZZ9.mp4"])
+    captions = made.make("activitynet_captions", tmp_path)
+    told = {
+        "v_7": {"duration": 2, "timestamps": [[0, 1], [1.5, 0.5]], "sentences": ["One.", " Two."]}
+    }
+    made.save(captions / "train.json", told)
+    made.on_disk(captions, ["videos/v_7.mp4"])
+    made.make("nextgqa", tmp_path)
+    out = tmp_path / "out"
+    found = select(
+        "--benchmark", "charades_sta", "--benchmark", "activitynet_captions/train", "--benchmark",
+        "nextgqa/test", "--leave-out", "charades_sta", "--model", "random", "--out", out,
+        "--protocol", "video-r1",
+    )  # fmt: skip
+    # AB0 is a film of the test split, AB1 is not in the pool
+    assert found["left_out"] == {"charades_sta test": {"films": 1, "samples": 1}}
+    assert {n: s["pool"] for n, s in found["sources"].items()} == {
+        "charades_sta": 1, "activitynet_captions": 2, "nextgqa": 5
+    }  # fmt: skip
+    told = {d["id"]: d for d in map(json.loads, (out / files.DECISIONS).open())}
+    assert set(told) >= {"charades_sta/ZZ9/3", "activitynet_captions/v_7/2", "nextgqa/3238737531_0"}
+    back = told["activitynet_captions/v_7/2"]["signals"]["tiou"]
+    assert back["mean"] == 0.0  # the owner's slip, an interval that ends before it starts
+    pool, _ = cli_select._pool(None, (), ("charades_sta", "nextgqa/test"), None, None, ())
+    rows = tmp_path / "rows.jsonl"
+    made.save(rows, list(pool.records.values()))
+    read = benchmarks.load("jsonl", data=rows, root=tmp_path).samples
+    assert [s.id for s in read] == [s.id for s in pool.benchmark.samples]
+    assert {s.tags["data_source"] for s in read} == {"charades_sta", "nextgqa"}
+    assert [s.media for s in read] == [s.media for s in pool.benchmark.samples]
+
+
 def test_a_real_student_on_real_films(tmp_path: Path) -> None:
     folder = microworld.make("train", n=2, cache=tmp_path / "cache")
     found = select(
@@ -248,7 +302,12 @@ def test_a_record_without_id_keeps_its_place_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--model", "random"), "name one pool"),
+        (("--model", "random"), "name a pool"),
+        (
+            ("--data", "POOL", "--data", "POOL", "--videos", ".", "--model", "random"),
+            "a single pool",
+        ),
+        (("--data", "POOL", "--data", "POOL", "--model", "random"), "is named twice"),
         (("--data", "POOL"), "name a model"),
         (("--data", "POOL", "--model", "random", "--keep", "many"), "neither a number nor"),
         (("--data", "POOL", "--model", "random", "--quota", "easy"), "is not SOURCE=N"),

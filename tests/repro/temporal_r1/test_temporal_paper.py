@@ -193,7 +193,7 @@ def test_records_are_found_by_the_profiles_own_name(
     assert training.located(PAPER) == (file, file.parent)
     for take in (
         lambda: training.located(seven), lambda: arm._records(seven, None, None),
-        lambda: cli_select._pool(seven, None, None, None, None),
+        lambda: cli_select._pool(seven, (), (), None, None, ()),
     ):  # fmt: skip
         with pytest.raises(BadInput, match=r"temporal-rlt-substitute is not on .*: repro"):
             take()
