@@ -234,7 +234,8 @@ class _Rehearsal:
             named = (arm for arm, _ in self.original.scoring.public[1:])
             models["scoring.beside"] = [f"{arm}={self.out / 'models' / arm}" for arm in named]
         for body in profile.get("arms", {}).values():
-            body["trainer"].pop("gradient_accumulation_steps", None)  # few records a step
+            body.get("trainer", {}).pop("gradient_accumulation_steps", None)  # few records a step
+            body.pop("model", None)  # a start of an arm that is not rehearsed
         cuts = {**CUTS, **(TEACHER if "teacher" in profile["switches"] else {})}
         for key, value in {**models, **{k: v for k, (v, _) in cuts.items()}}.items():
             section, _, leaf = key.rpartition(".")

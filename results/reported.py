@@ -50,7 +50,7 @@ KEYS = (
 
 @dataclass(frozen=True)
 class _Column:
-    """Where the numbers of a column belong."""
+    """Where the numbers of a column belong. note: of its benchmark, about the paper's own runs."""
 
     label: str
     benchmark: str
@@ -59,6 +59,7 @@ class _Column:
     unit: Unit
     n: int | None
     protocol: Mapping[str, Setting]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def _column(node: Node, base: Reported, file: _File) -> _Column:
         unit=_unit(given["unit"]) if "unit" in given else base.unit,
         n=None if category else about.n,
         protocol={**file.protocol, **about.protocol, **base.protocol},
+        note=about.note,
     )
 
 
@@ -181,7 +183,7 @@ def _row(
     notes = given["notes"].mapping((), labels) if "notes" in given else {}
     if "n" in given:
         given["n"].one_of("unknown")
-    own = _text(given, "note")
+    own, ours = _text(given, "note"), models[name].role != "other"
     base = dataclasses.replace(
         base,
         model=models[name],
@@ -198,7 +200,11 @@ def _row(
             printed=_printed(value, column.unit),
             n=None if "n" in given else column.n,
             protocol=_applicable({**column.protocol, **_own(given)}),
-            note="; ".join(filter(None, (base.note, own, _text(notes, column.label)))),
+            note="; ".join(
+                filter(
+                    None, (base.note, own, _text(notes, column.label), column.note if ours else "")
+                )
+            ),
         )
         for column, value in zip(columns, values, strict=True)
         if value.raw is not None

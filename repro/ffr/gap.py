@@ -2,7 +2,7 @@
 
     gap = accuracy with the patch of a teacher - accuracy without, on the same questions
 
-python -m repro.ffr.gap FOLDER ... [--split test]     of checkpoints, in profile micro
+python -m repro.ffr.gap FOLDER ... [--split test] [--save FILE]     of checkpoints, in micro
 """
 
 from __future__ import annotations
@@ -21,26 +21,29 @@ from evals.run import score
 from evals.seeds import derive
 from evals.types import Protocol, Reply, Sample, VideoClip
 from evals.video import Clips
+from repro import folder
+from repro.core.checkpoint import weights_sha256
 from repro.core.types import NO_HINT, Hint
 from repro.ffr.demonstrations import of
 from repro.ffr.switches import Switches
 from repro.ffr.teacher import Failure, Teacher, named
 from repro.ffr.words import hint
 from repro.recipe import Recipe
+from repro.stages import COLD as START
 
 TEACHERS = ("oracle", "random_interval")
 AT_ONCE, SAMPLES = 96, 4  # replies at once, and of a question (chosen)
 
 
 def gaps(
-    folder: Path, recipe: Recipe, split: str, teachers: Sequence[str] = TEACHERS,
+    at: Path, recipe: Recipe, split: str, teachers: Sequence[str] = TEACHERS,
     limit: int | None = None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Accuracy of a checkpoint on a split of the recipe's benchmark, `none` and under every
     teacher's patches: `sampled` as the recipe asks, avg@4, and `greedy`. limit: of questions."""
     from evals.vlm import load
 
-    vlm, samples = load(folder), _samples(recipe, split)[:limit]
+    vlm, samples = load(at), _samples(recipe, split)[:limit]
     clips, switches = Clips(recipe.training_protocol), of(recipe)
     hints: dict[str, list[Hint]] = {"none": [NO_HINT] * len(samples)}
     for name in teachers:
@@ -85,17 +88,32 @@ def _told(teacher: Teacher, sample: Sample, clip: VideoClip | None, s: Switches)
     return hint(patch, clip, s)
 
 
+def keep(file: Path, at: Path, found: dict[str, Any]) -> None:
+    """Add a checkpoint to the file, under its run's name: ffr-s0 of ffr-s0/final."""
+    name = at.parent.name if at.name == "final" else START
+    kept = folder.read_json(file) if file.exists() else {}
+    kept[name] = {"sha256": weights_sha256(at), **found}
+    folder.write_json(file, dict(sorted(kept.items())))
+
+
 def main() -> None:
-    """Print one line of JSON for each checkpoint."""
+    """Print one line of JSON for each checkpoint; --save adds it to a file, by the checkpoint's
+    sha256, which a ledger's record has too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--save", type=Path)
     given = parser.parse_args()
     recipe = Recipe.load("ffr")
-    for folder in given.folders:
-        found = gaps(folder, recipe, given.split, limit=given.limit)
-        print(json.dumps({"checkpoint": str(folder), "split": given.split, **found}), flush=True)
+    for at in given.folders:
+        found = {
+            "split": given.split, "limit": given.limit,
+            **gaps(at, recipe, given.split, limit=given.limit),
+        }  # fmt: skip
+        print(json.dumps({"checkpoint": str(at), **found}), flush=True)
+        if given.save:
+            keep(given.save, at, found)
 
 
 if __name__ == "__main__":
