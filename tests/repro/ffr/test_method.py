@@ -27,8 +27,12 @@ from repro.core.types import Group, Prompt, Rollout, TokenScores
 from repro.ffr import method
 from repro.ffr.asking import addressed, opened
 from repro.ffr.blind import BlindStudent
+from repro.ffr.cache import Cache
+from repro.ffr.gate import Gate
 from repro.ffr.method import FFR, rir
+from repro.ffr.openai_teacher import OpenAITeacher
 from repro.ffr.patch import Patch
+from repro.ffr.service import Limits, Service
 from repro.ffr.switches import Switches
 from repro.ffr.teacher import Failure, Repair
 from repro.recipe import Recipe
@@ -502,3 +506,20 @@ def test_no_copy_is_held_where_no_patch_is_tested(recipe: Recipe) -> None:
         plan.train_memory(paper, paper.arm(name), sizes, 8)["optimizer"] for name in ("grpo", "ffr")
     ]
     assert sum(held[1].values()) - sum(held[0].values()) == 2 * sizes.parameters
+
+
+def test_no_secret_reaches_a_run_s_folder(
+    trainer: Callable[..., GroupTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its metrics nor the cache beside it, though every call carries the key."""
+    secret = "sk-reelproof-not-a-real-key"
+    monkeypatch.setenv("REPRO_TEACHER_KEY", secret)
+    teacher = OpenAITeacher("m", "http://127.0.0.1:9/v1")
+    cache = Cache(tmp_path / "patches.sqlite")
+    with Service(teacher, Gate(), cache, Limits(tries=1)) as service:
+        t = trainer(service=service)
+        t.train()
+    assert t.metrics["teacher_down"] == 1.0 and t.metrics["alarms"].count("teacher") == 1
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in written} >= {"metrics.jsonl", "patches.sqlite"}
+    assert all(secret.encode() not in path.read_bytes() for path in written)
