@@ -49,6 +49,15 @@ def film() -> bytes:
         return path.read_bytes()
 
 
+def slides(path: Path, seed: int, seconds: int = 60) -> Path:
+    """A film that shows another picture of coarse random colours every second."""
+    rng = np.random.default_rng([5, seed])
+    coarse = rng.integers(20, 236, (seconds, 4, 6, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    microworld.write_film(coarse.repeat(14, 1).repeat(14, 2), path, fps=1)
+    return path
+
+
 def on_disk(root: Path, names: Iterable[str], content: bytes | None = None) -> None:
     for name in names:
         path = root / name

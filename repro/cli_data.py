@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repro import exits
-from repro.cli_synthesize import calibrate, synthesize
+from repro.cli_synthesize import calibrate, marks_, synthesize
 from repro.options import FILE, FOLDER, PATH, as_dict, json_option, show_json, table
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def data() -> None:
 
 data.add_command(synthesize)
 data.add_command(calibrate)
+data.add_command(marks_)
 
 
 @data.command("list")
@@ -246,25 +247,32 @@ def lock(paper: str, profile: str, update: bool, as_json: bool) -> None:
 @click.argument("paper")
 @click.option("--published", type=FILE, help="The file that the authors published.")
 @click.option("--holmes", type=FILE, help="train_Video-Holmes.json of its owner.")
+@click.option("--masked", type=FOLDER, help="What repro data synthesize filled.")
 @click.option("--profile", help="Whose records, where profiles differ.  [default: paper]")
 @click.option("--out", type=PATH, help="[default: $REELPROOF_DATA/PAPER-train/records.json]")
 def build(
-    paper: str, published: Path | None, holmes: Path | None, profile: str | None, out: Path | None
+    paper: str,
+    published: Path | None,
+    holmes: Path | None,
+    masked: Path | None,
+    profile: str | None,
+    out: Path | None,
 ) -> None:
     """Write a paper's training records as training reads them: every id once.
 
     What nobody can draw again is left out and said in words.
 
     \b
-    Example:
+    Examples:
       repro data build ktr --published Video-R1-Holmes-16k.json --holmes train_Video-Holmes.json
+      repro data build mvp --published questions.json --masked $REELPROOF_DATA/mvp-train/masked
     """
     from evals.benchmarks import data_root
     from repro import training
 
     manifest = _manifest(paper, profile)
     at = out or data_root(manifest.folder) / training.RECORDS
-    built = training.build(manifest, at, published=published, holmes=holmes)
+    built = training.build(manifest, at, published=published, holmes=holmes, masked=masked)
     click.echo(f"{built.records} records: {built.file}")
     for text in built.lacks:
         click.echo(f"lacks {text}")

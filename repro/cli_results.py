@@ -86,6 +86,7 @@ def _paper_json(paper: Paper, recipe: Any, cells: list[Status]) -> dict[str, Any
         "profiles": list(recipe.profiles) if recipe else [],
         "arms": list(recipe.arms) if recipe else [],
         "status": paper.status,
+        "not_available": [] if paper.numbers else list(paper.missing),
         "cells": [cell.as_dict() for cell in cells],
     }
 
@@ -119,6 +120,9 @@ def _show_cells(paper: Paper, cells: list[Status]) -> None:
         )
         for cell in cells
     ]  # fmt: skip
+    if not paper.numbers:
+        rows = [(name, "not available", "", "not run", "nobody here has seen it")
+                for name in paper.missing]  # fmt: skip
     table(("cell", "printed", "ours", "word", "why"), rows)
 
 

@@ -1,4 +1,5 @@
-"""`repro data synthesize` and `calibrate`: training records from videos that nobody labelled."""
+"""`repro data synthesize`, `calibrate` and `marks`: records from unlabelled videos, and how well they
+are answered."""
 
 from __future__ import annotations
 
@@ -207,3 +208,35 @@ def calibrate(
         click.echo(shlex.join(words) if best else "no kappa does what is wanted")
     if best is None:
         raise click.exceptions.Exit(exits.INCONCLUSIVE)
+
+
+@click.command("marks")
+@click.argument("paper", type=MVP)
+@click.argument("runs", type=FOLDER, nargs=-1, required=True)
+@json_option
+def marks_(paper: str, runs: tuple[Path, ...], as_json: bool) -> None:
+    """How good a model's answers to masked-prediction questions are, beside a guesser's.
+
+    sel: share of the missing pictures that were picked; ord: of their pairs in the right order;
+    exact: all right. RUNS are folders of repro eval.
+
+    \b
+    Example:
+      repro data marks mvp runs/mvp-micro
+    """
+    from repro.conclude import ledger_errors
+    from repro.mvp.marks import NAMES, by_tier
+    from results import ledger
+
+    with ledger_errors():
+        read = [run for folder in runs for run in ledger.load(folder)]
+    found = [(run.record.arm, run.record.seed, tier) for run in read for tier in by_tier(run.rows)]
+    if as_json:
+        show_json([{"arm": arm, "seed": seed, **as_dict(tier)} for arm, seed, tier in found])
+        return
+    rows = [
+        (arm, str(seed), f"{tier.k} of {tier.m}", f"{tier.n:,}",
+         *(f"{getattr(tier.found, n):.3f} ({getattr(tier.chance, n):.3f})" for n in NAMES))
+        for arm, seed, tier in found
+    ]  # fmt: skip
+    table(("arm", "seed", "K", "replies", *(f"{name} (chance)" for name in NAMES)), rows)

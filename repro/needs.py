@@ -85,8 +85,9 @@ def _models(recipe: Recipe, arms: Collection[str] | None) -> Iterable[Need]:
     named += [(start.id, start.revision, {"train"}) for start in starts if start]
     if recipe.scoring:
         s = recipe.scoring
-        named.append((s.released, s.revision, {"score-released"}))
-        named += [(checkpoint, None, {"score-released"}) for _, checkpoint in s.public[1:]]
+        for _, checkpoint in s.public:
+            revision = s.revision if checkpoint == s.released else None
+            named.append((checkpoint, revision, {"score-released"}))
     if recipe.sft:
         named.append((recipe.sft.model.id, recipe.sft.model.revision, {"sft"}))
     for name, revision, stages in named:

@@ -117,6 +117,7 @@ class Forecast:
     unknown: tuple[str, ...]
     bill: Bill | None = None
     teacher: TeacherBill | None = None
+    synthesis: SynthesisBill | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,17 @@ class TeacherBill:
     arms: tuple[str, ...]
     calls: int
     tokens: int | None
+
+
+@dataclass(frozen=True)
+class SynthesisBill:
+    """Making records from films: hours of film, core-hours of decoding and writing, pictures at one
+    a second, and GPU-hours of embedding them by CLIP; with the built-in embedder there are none."""
+
+    hours: float
+    core_hours: float
+    pictures: int
+    gpu_hours: float
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,18 @@ def forecast(
         unknown=tuple(_unknown(recipe, arms)),
         bill=known,
         teacher=_teacher(recipe, arms, len(seeds)),
+        synthesis=_synthesis(recipe, hardware or Hardware()),
     )
+
+
+def _synthesis(recipe: Recipe, hardware: Hardware) -> SynthesisBill | None:
+    hours, speed = recipe.cost.film_hours, recipe.cost.film_speed
+    if hours is None or speed is None:
+        return None
+    pictures = round(3600 * hours)
+    reached = cost.gpu(hardware.gpu).tflops * 1e12 * hardware.efficiency
+    gpu_hours = pictures * cost.CLIP_PICTURE / reached / 3600
+    return SynthesisBill(hours, hours / speed, pictures, gpu_hours)
 
 
 def _teacher(recipe: Recipe, arms: Sequence[str], seeds: int) -> TeacherBill | None:
@@ -285,7 +308,7 @@ def train_memory(recipe: Recipe, arm: Arm, sizes: Sizes, gpus: int) -> dict[str,
     """Bytes on one card at each moment of a training step, by what holds them."""
     t = arm.trainer
     trained = memory.adapters(sizes, t.lora_r) if t.use_peft else None
-    asked = _asked(recipe, recipe.cost.completion_tokens or t.max_completion_length)
+    asked = _largest(recipe, recipe.cost.completion_tokens or t.max_completion_length)
     share = max(1, t.prompts_per_step // (gpus * t.gradient_accumulation_steps))
     load = memory.Load(
         asked.prompt, asked.seen.patches, t.max_completion_length, t.num_generations, share
@@ -301,11 +324,24 @@ def train_memory(recipe: Recipe, arm: Arm, sizes: Sizes, gpus: int) -> dict[str,
     return {moment: {**parts, **copy} for moment, parts in found.items()}
 
 
-def _asked(recipe: Recipe, mean: float) -> Asked:
+def _asked(recipe: Recipe, mean: float, seen: cost.Clip | None = None) -> Asked:
+    """A prompt that shows `seen`, by default the longest clip."""
     view, t = recipe.view, recipe.trainer
-    seen = _seen(recipe.training_protocol, view.max_frames)
+    seen = seen or _seen(recipe.training_protocol, view.max_frames)
     longest = float(t.max_completion_length)
     return Asked(seen, recipe.cost.text_tokens or 0, t.num_generations, mean, longest)
+
+
+def _album(recipe: Recipe) -> cost.Clip:
+    """The pictures of a prompt that shows several."""
+    view = recipe.view
+    return cost.album(recipe.cost.pictures or 0, view.min_pixels, view.max_pixels)
+
+
+def _largest(recipe: Recipe, mean: float) -> Asked:
+    """The prompt with most tokens: of a clip or of pictures."""
+    asked = (_asked(recipe, mean), _asked(recipe, mean, _album(recipe)))
+    return max(asked, key=lambda one: one.prompt)
 
 
 def _seen(shown: Protocol, frames: int) -> cost.Clip:
@@ -356,16 +392,16 @@ class _Case:
 
     def step(self, arm: Arm) -> Work:
         """One optimizer step over all cards; sampling steps are counted by `_step_seconds`."""
-        share = self.recipe.cost.image_share or 0.0
-        mixed = self._prompt(arm, image=False) * (1 - share) + self._prompt(arm, image=True) * share
+        recipe, share = self.recipe, self.recipe.cost.image_share or 0.0
+        album = arm.switches.pictured(arm.method)
+        one = self._prompt(arm, _seen(recipe.training_protocol, 1), image=True)
+        asked = self._prompt(arm, None, image=False) * (1 - share) + one * share
+        mixed = asked * (1 - album) + self._prompt(arm, _album(recipe), image=True) * album
         return mixed * arm.trainer.prompts_per_step
 
-    def _prompt(self, arm: Arm, *, image: bool) -> Work:
+    def _prompt(self, arm: Arm, seen: cost.Clip | None, *, image: bool) -> Work:
         t, counted = arm.trainer, arm.switches.passes(arm.method)
-        asked = _asked(self.recipe, self.recipe.cost.completion_tokens or 0)
-        if image:
-            seen = _seen(self.recipe.training_protocol, 1)
-            asked = Asked(seen, asked.text, asked.generations, asked.mean, asked.longest)
+        asked = _asked(self.recipe, self.recipe.cost.completion_tokens or 0, seen)
         passes = cost.prompt_work(
             self.sizes, asked, kl=t.beta > 0, visual="visual" in counted,
             temporal="temporal" in counted and not image,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.plan import Bill, Download, Forecast, StageBill, TeacherBill
+from repro.plan import Bill, Download, Forecast, StageBill, SynthesisBill, TeacherBill
 
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 CELLS_BEGIN, CELLS_END = "<!-- cells: begin -->", "<!-- cells: end -->"
@@ -40,6 +40,8 @@ def summary(found: Forecast) -> Rows:
         }
     if found.teacher is not None:
         lines["teacher"] = _teacher(found.teacher)
+    if found.synthesis is not None:
+        lines["synthesis"] = _synthesis(found.synthesis)
     return [*lines.items(), ("unknown", ", ".join(found.unknown) or "nothing")]
 
 
@@ -47,6 +49,14 @@ def _teacher(found: TeacherBill) -> str:
     """What a service that is billed by the token would see; its price is not ours to know."""
     tokens = "tokens unknown" if found.tokens is None else f"{found.tokens / 1e6:,.0f} M tokens"
     return f"{found.calls:,} calls, {tokens}, for {', '.join(found.arms)}; none where it is cached"
+
+
+def _synthesis(found: SynthesisBill) -> str:
+    """What making the records would take; fetching the films is not in it."""
+    return (
+        f"{found.hours:g} h of film in {found.core_hours:.1f} core-hours; {found.pictures:,} "
+        f"pictures through CLIP, {found.gpu_hours:.2f} GPU-hours, or none by the built-in embedder"
+    )
 
 
 def gib(amount: float | None) -> str:

@@ -65,6 +65,10 @@ class Switches:
         """Counterfactual passes of a method, out of "visual" and "temporal"."""
         return frozenset()
 
+    def pictured(self, method: str) -> float:
+        """Share of a step's prompts that show `cost.pictures` pictures instead of a clip."""
+        return 0.0
+
     def repairs(self, method: str) -> Literal["no", "alone", "asking"]:
         """Whether failed rollouts are sampled again, and whether a model is asked for each."""
         return "no"
@@ -275,17 +279,18 @@ class Evaluation:
 class Scoring:
     """How a GPU host fills the cells of the paper's main table: `repro reproduce --stage`.
 
-    released, revision: weights of the method, asked under the arm's name `arm`; the start
-    checkpoint is asked beside them. protocol: of evals.protocols; every benchmark (`NAME` or
-    `NAME/SUBSET`) is asked under it at each of frames x max_pixels, and those in `own_words` also
-    with `own_prompt` and read by `own_grader`, in all combinations. seeds, batches: one re-score
-    each, in pairs; a trained arm is asked once, under its training seed and the first batch, and
-    arms other than `arm` only at `trained_frames`. max_new_tokens: None for the protocol's.
-    variants: of the protocol, each asked, or none for its first. beside: further public weights to
-    score, as ARM=ID: baselines that the authors released.
+    released, revision: weights of the method, asked under the arm's name `arm`, None where nobody
+    released any; the start checkpoint is asked beside them. protocol: of evals.protocols; every
+    benchmark (`NAME` or `NAME/SUBSET`) is asked under it at each of frames x max_pixels, and those
+    in `own_words` also with `own_prompt` and read by `own_grader`, in all combinations. seeds,
+    batches: one re-score each, in pairs; a trained arm is asked once, under its training seed and
+    the first batch, and arms other than `arm` only at `trained_frames`. max_new_tokens: None for
+    the protocol's. variants: of the protocol, each asked, or none for its first. beside: further
+    public weights to score, as ARM=ID: baselines that the authors released, or others' whose scores
+    are known.
     """
 
-    released: str
+    released: str | None
     revision: str | None
     arm: str
     protocol: str
@@ -307,7 +312,7 @@ class Scoring:
     def public(self) -> tuple[tuple[str, str], ...]:
         """(arm, weights) of every checkpoint that others have trained, the start left out."""
         more = (each.partition("=")[::2] for each in self.beside)
-        return ((self.arm, self.released), *more)
+        return (*([(self.arm, self.released)] if self.released else []), *more)
 
 
 @dataclass(frozen=True)
@@ -316,8 +321,9 @@ class Cost:
 
     Tokens of a prompt besides its clip, of a completion, and of an evaluated reply; image_share:
     of the training records; failed_share: of the rollouts that a method repairs; teacher_tokens:
-    in and out, of one call to its teacher. With them, and a model of known architecture, the plan
-    computes the rest (repro.core.cost).
+    in and out, of one call to its teacher; pictures: of a prompt that shows several. With them, and
+    a model of known architecture, the plan computes the rest (repro.core.cost). Where records are
+    made from films: film_hours of them, at film_speed times real time per core.
     """
 
     hardware: str
@@ -331,6 +337,9 @@ class Cost:
     image_share: float | None = None
     failed_share: float | None = None
     teacher_tokens: int | None = None
+    pictures: int | None = None
+    film_hours: float | None = None
+    film_speed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -540,8 +549,7 @@ def pinned(recipe: Recipe, commits: Mapping[str, lock.Pin]) -> Recipe:
     if sft:
         sft = replace(sft, model=model(sft.model), data=data(sft.data))
     if scoring:
-        revision = at(scoring.revision, f"model:{scoring.released}")
-        scoring = replace(scoring, revision=revision)
+        scoring = replace(scoring, revision=at(scoring.revision, f"model:{scoring.released}"))
     arms = {
         name: replace(arm, start=model(arm.start)) if arm.start else arm
         for name, arm in recipe.arms.items()

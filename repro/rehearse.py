@@ -166,13 +166,23 @@ class _Rehearsal:
         from repro.tiny import model as student
 
         tokens = student.tokenizer([_WORDS])
-        assert self.original.scoring is not None
-        names = ("start", "released", *(arm for arm, _ in self.original.scoring.public[1:]))
+        names = ("start", *(["released"] if self._released else []), *self._beside)
         for seed, name in enumerate(names):
             at = self.out / "models" / name
             student.model(tokens, seed).save_pretrained(at)
             student.processor(tokens).save_pretrained(at)
         return f"{len(names)} random students instead of the real checkpoints"
+
+    @property
+    def _released(self) -> bool:
+        """Whether anyone released weights of the method."""
+        return self.original.scoring is not None and self.original.scoring.released is not None
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """Arms of the other public checkpoints."""
+        assert self.original.scoring is not None
+        return tuple(arm for arm, _ in self.original.scoring.public[int(self._released) :])
 
     def data(self) -> str:
         """Benchmarks and training records, in the owners' schemas and archives, and verified."""
@@ -205,8 +215,24 @@ class _Rehearsal:
         made.on_disk(root, [r["path"].removeprefix("./") for r in rows])
         report = training.verify(few, published, root)
         _only(report.findings, training.NOTES, "the made training records")
-        built = training.build(few, root / training.RECORDS, published=published)
+        masked = self._masked(few, root / training.MASKED)
+        built = training.build(few, root / training.RECORDS, published=published, masked=masked)
         return f"training records: {built.records}, {len(few.parts)} parts, ids of both kept apart"
+
+    def _masked(self, manifest: Manifest, out: Path) -> Path | None:
+        """Items synthesized from made films, where the paper has such records."""
+        if training.MASKED not in {part.name for part in manifest.parts}:
+            return None
+        from repro.mvp.synthesis.films import Filming
+        from repro.mvp.synthesis.items import Sampling
+        from repro.mvp.synthesis.make import Settings, synthesize
+
+        films = self.out / "films"
+        for seed in range(2):
+            made.slides(films / f"{seed}.mp4", seed)
+        settings = Settings(Filming(), Sampling(0.85, (2, 3, 4)), "built-in")
+        synthesize(films, out, settings, self.out / "cache")
+        return out
 
     def _demonstrations(self, root: Path) -> None:
         if self.original.sft is None:
@@ -227,14 +253,15 @@ class _Rehearsal:
             "model.id": str(self.out / "models" / "start"), "model.architecture": None,
             "data.repository": None, "sft.model.id": str(self.out / "models" / "start"),
             "sft.model.architecture": None, "sft.data.repository": None,
-            "scoring.released": str(self.out / "models" / "released"),
             "run": list(self.original.run[:2]),
         }  # fmt: skip
-        if self.original.scoring and self.original.scoring.beside:
-            named = (arm for arm, _ in self.original.scoring.public[1:])
-            models["scoring.beside"] = [f"{arm}={self.out / 'models' / arm}" for arm in named]
-        for body in profile.get("arms", {}).values():
+        if self._released:
+            models["scoring.released"] = str(self.out / "models" / "released")
+        if self._beside:
+            models["scoring.beside"] = [f"{a}={self.out / 'models' / a}" for a in self._beside]
+        for body in (profile, *profile.get("arms", {}).values()):
             body.get("trainer", {}).pop("gradient_accumulation_steps", None)  # few records a step
+        for body in profile.get("arms", {}).values():
             body.pop("model", None)  # a start of an arm that is not rehearsed
         cuts = {**CUTS, **(TEACHER if "teacher" in profile["switches"] else {})}
         for key, value in {**models, **{k: v for k, (v, _) in cuts.items()}}.items():
@@ -360,10 +387,10 @@ def _only(findings: Any, allowed: tuple[str, ...], what: str) -> None:
 
 def _few(manifest: Manifest) -> Manifest:
     """The manifest of a file with a handful of each part."""
-    parts = tuple(
-        replace(part, records=part.records and FEW, films=None) for part in manifest.parts
-    )
-    total = FEW * len(parts)
+    asked = [part for part in manifest.parts if part.name != training.MASKED]
+    few = {part.name: replace(part, records=part.records and FEW, films=None) for part in asked}
+    parts = tuple(few.get(part.name, part) for part in manifest.parts)
+    total = FEW * len(few)
     of = replace(manifest.file, records=total, images=0, videos=total, sha256=("", ""))
     return replace(manifest, parts=parts, file=of)
 
@@ -371,8 +398,9 @@ def _few(manifest: Manifest) -> Manifest:
 def _published(manifest: Manifest) -> list[dict[str, Any]]:
     """Made records in the published schema, part by part; the first ids of two parts clash."""
     rows = []
-    end = manifest.parts[-1]
-    for part in manifest.parts:
+    parts = [part for part in manifest.parts if part.name != training.MASKED]
+    end = parts[-1]
+    for part in parts:
         for i in range(FEW):
             number: Any = f"{part.name}-{i}"
             if part.ids and end.ids:

@@ -14,7 +14,8 @@ Notes: `clash`, an id that two parts use, which `build` makes two; `options`, a 
 already ends in "Options:", so that the prompt says it twice, as the released one does.
 
 `build` writes what training reads: the same records in the same order, ids made `part/id`. The part
-that nobody can draw again comes from a published copy; without one it is left out, in words.
+that nobody can draw again comes from a published copy; without one it is left out, in words. Items
+of `repro data synthesize`, where a manifest has the part `masked`, follow the others.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from repro.recipe import Recipe, papers
 from repro.strict import Reader, nearest, read_yaml
 
 MANIFEST, FURTHER, RECORDS = "data.yaml", "data_*.yaml", "records.json"
+MASKED = "masked"  # the part that repro data synthesize makes
 NOTES = ("clash", "options")
 Progress = Callable[[str, int, int], None]
 
@@ -338,15 +340,21 @@ class Built:
 
 
 def build(
-    manifest: Manifest, out: Path, *, published: Path | None = None, holmes: Path | None = None
-) -> Built:
-    """Write `out` (.json) from a published copy, from the owner's train_Video-Holmes.json, or both.
+    manifest: Manifest, out: Path, *, published: Path | None = None, holmes: Path | None = None,
+    masked: Path | None = None,
+) -> Built:  # fmt: skip
+    """Write `out` (.json) from a published copy, from the owner's train_Video-Holmes.json, or both;
+    and from the folder that `repro data synthesize` filled.
 
     With both, the copy's own Video-Holmes records must be those of the owner. Raises BadInput
-    naming the first that differs, or when neither is given.
+    naming the first that differs, or when nothing is given.
     """
-    if published is None and holmes is None:
-        raise BadInput("name a published copy, the owner's Video-Holmes annotations, or both")
+    if published is None and holmes is None and masked is None:
+        raise BadInput(
+            "name a published copy, the owner's Video-Holmes annotations, a folder of synthesized "
+            "items (--masked), or several of them"
+        )
+    items = [] if masked is None else _masked(manifest, masked, out.parent)
     own = holmes_records(manifest, holmes) if holmes else []
     found = Findings()
     rows = published_rows(manifest, published, found) if published else own
@@ -364,6 +372,7 @@ def build(
         for i, row in enumerate(rows)
         if row is not None
     ]
+    built += items
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, built)
     jsonl.read(out, out.parent)  # what training will do: raises BadInput naming the record
@@ -373,6 +382,26 @@ def build(
     if not published:
         lacks.append(f"the {first.records or 0:,} records of {first.name}; {manifest.unknown[0]}")
     return Built(out, len(built), tuple(lacks))
+
+
+def _masked(manifest: Manifest, folder: Path, root: Path) -> list[dict[str, Any]]:
+    """Synthesized items, their pictures named from the folder of all records."""
+    if MASKED not in {part.name for part in manifest.parts}:
+        raise BadInput(f"{manifest.name} has no part {MASKED}: leave --masked out")
+    try:
+        below = folder.resolve().relative_to(root.resolve())
+    except ValueError:
+        raise BadInput(
+            f"{folder} must lie below {root}, the folder of all records and media: synthesize into "
+            f"{root / MASKED}"
+        ) from None
+    items = []
+    for row in jsonl.rows(folder / "records.jsonl"):
+        moved = {"problem_id": f"{MASKED}/{row['problem_id']}"}
+        moved |= {"images": [(below / name).as_posix() for name in row["images"]]}
+        moved |= {"path": (below / row["path"]).as_posix()} if row.get("path") else {}
+        items.append({**row, **moved})
+    return items
 
 
 def _part_name(manifest: Manifest, index: int, row: Any, *, alone: bool) -> str:

@@ -181,6 +181,13 @@ class Paper:
     diagnostics: tuple[Diagnostic, ...] = ()
     curves: tuple[Curve, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """`status`, and of a paper without any number the tables that can't be run against."""
+        if self.numbers or not self.missing:
+            return self.status
+        return f"{self.status} Not run, not available: {', '.join(self.missing)}."
+
 
 def slug(text: str) -> str:
     """Lower case, everything but letters, digits, dots and signs as one dash."""

@@ -112,7 +112,7 @@ def _full(board: Board) -> str:
     """Per paper: a matrix of printed numbers with their words, then every measured one."""
     blocks = []
     for part in board.papers:
-        head = f"## {part.paper.title}\n\narXiv {part.paper.arxiv}. {part.paper.status}"
+        head = f"## {part.paper.title}\n\narXiv {part.paper.arxiv}. {part.paper.told}"
         blocks.append("\n\n".join([head, *_matrix(part), *_measured(part)]))
     return "\n\n".join(blocks)
 

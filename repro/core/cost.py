@@ -148,6 +148,16 @@ def clip(frames: int, low: int, high: int, *, height: int = 1080, width: int = 1
     return Clip(math.ceil(frames / 2), (h // PATCH) * (w // PATCH))
 
 
+def album(pictures: int, low: int, high: int) -> Clip:
+    """So many pictures of a source of 1080p, each a row of its own."""
+    one = clip(1, low, high)
+    return Clip(pictures, one.patches_per_row)
+
+
+#: FLOP of one picture through CLIP ViT-L/14 at 224 pixels: 24 layers of width 1024, 257 tokens.
+CLIP_PICTURE = 24 * (2 * 12 * 1024**2 * 257 + 4 * 1024 * 257**2)
+
+
 # --- passes ----------------------------------------------------------------------------------
 
 

@@ -61,6 +61,10 @@ class Switches(recipe.Switches):
 
     methods: ClassVar[tuple[str, ...]] = (*recipe.Switches.methods, "mvp")
 
+    def pictured(self, method: str) -> float:
+        """The share of masked prediction."""
+        return self.share if method == "mvp" else 0.0
+
     def __post_init__(self) -> None:
         """Raises ValueError for a share that is none, and for a bonus that no reward here has."""
         if not 0 <= self.share <= 1:

@@ -109,7 +109,7 @@ def _paper(part: PaperBoard) -> str:
         f'<p class="faint">{escape(paper.id)} · arXiv {escape(paper.arxiv)}</p></div>'
         f'<div class="words">{words}</div></header>'
     )
-    status = f'<p class="status soft">{escape(paper.status)}</p>'
+    status = f'<p class="status soft">{escape(paper.told)}</p>'
     return (
         f'<article class="card paper" data-paper="{escape(paper.id)}">{head}'
         f"{_matrix(part) if part.entries else ''}{status}</article>"

@@ -64,6 +64,10 @@ def test_list_has_papers_cells_and_status() -> None:
     assert cell["printed"] == "42.7" and cell["word"] == "not run" and cell["registered"]
     assert cell["reason"] == "needs a GPU" and cell["margin"] == 0.015
     assert papers["mvp"]["cells"] == [] and "could not be had" in papers["mvp"]["status"]
+    assert papers["mvp"]["not_available"] == ["main table", "all ablations"]
+    assert papers["ktr"]["not_available"] == []
+    (line,) = (x for x in said(0, "list", "mvp").splitlines() if x.startswith("main table"))
+    assert "not available" in line and "not run" in line
     text = said(0, "list")
     assert "ktr: Video-KTR" in text and f"{len(cells)} cells: {len(cells)} not run" in text
 
