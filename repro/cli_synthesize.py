@@ -1,5 +1,5 @@
-"""`repro data synthesize`, `calibrate` and `marks`: records from unlabelled videos, and how well they
-are answered."""
+"""`repro data synthesize`, `calibrate` and `marks`: records from unlabelled videos, and how good
+answers to them are."""
 
 from __future__ import annotations
 

@@ -364,9 +364,12 @@ class _Rehearsal:
         policy = load_policy()
         paper = load_reported(self.original.file.with_name("reported.yaml"))
         words = {judge(cell, runs, policy).word for cell in cells(paper)}
-        if words != {"not run"}:
+        if words - {"not run"}:
             raise EnvironmentFault(f"a rehearsal filled cells ({words}); please report this")
-        return f"{len(filed)} runs filed, marked {REHEARSAL}; every cell of the paper: not run"
+        said = (
+            "every cell of the paper: not run" if words else "the paper has no cell that is known"
+        )
+        return f"{len(filed)} runs filed, marked {REHEARSAL}; {said}"
 
     def report(self) -> str:
         self._reproduce("report")

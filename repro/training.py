@@ -397,7 +397,7 @@ def _masked(manifest: Manifest, folder: Path, root: Path) -> list[dict[str, Any]
         ) from None
     items = []
     for row in jsonl.rows(folder / "records.jsonl"):
-        moved = {"problem_id": f"{MASKED}/{row['problem_id']}"}
+        moved: dict[str, Any] = {"problem_id": f"{MASKED}/{row['problem_id']}"}
         moved |= {"images": [(below / name).as_posix() for name in row["images"]]}
         moved |= {"path": (below / row["path"]).as_posix()} if row.get("path") else {}
         items.append({**row, **moved})

@@ -21,13 +21,18 @@ NAMES = ("valid", "sel", "ord", "exact")
 
 
 class Row(Protocol):
-    """What is read of a row, of evals.types or of results.schema."""
+    """What is read of a row, the ledger's or the evaluator's."""
 
-    kind: str
-    gold: str
-    prediction: str | None
-    outcome: str
-    tags: Mapping[str, str]
+    @property
+    def kind(self) -> str: ...
+    @property
+    def gold(self) -> str: ...
+    @property
+    def prediction(self) -> str | None: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
