@@ -261,12 +261,6 @@ class _Rehearsal:
             models["scoring.beside"] = [f"{a}={self.out / 'models' / a}" for a in self._beside]
         for body in (profile, *profile.get("arms", {}).values()):
             body.get("trainer", {}).pop("gradient_accumulation_steps", None)  # few records a step
-        if self._released:
-            models["scoring.released"] = str(self.out / "models" / "released")
-        if self._beside:
-            models["scoring.beside"] = [f"{a}={self.out / 'models' / a}" for a in self._beside]
-        for body in (profile, *profile.get("arms", {}).values()):
-            body.get("trainer", {}).pop("gradient_accumulation_steps", None)  # few records a step
         for body in profile.get("arms", {}).values():
             body.pop("model", None)  # a start of an arm that is not rehearsed
         cuts = {**CUTS, **(TEACHER if "teacher" in profile["switches"] else {})}
