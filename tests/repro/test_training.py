@@ -204,8 +204,8 @@ def test_the_commands(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0 and done.output.startswith("3 records: ")
     done = run(cli, ["data", "build", "ktr"])
     assert done.exit_code == 2 and "name a published copy" in done.output
-    done = run(cli, ["data", "build", "mvp"])
-    assert done.exit_code == 2 and "no manifest of training records for 'mvp'" in done.output
+    done = run(cli, ["data", "build", "kinetics"])
+    assert done.exit_code == 2 and "no manifest of training records for 'kinetics'" in done.output
 
 
 def test_where_training_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
