@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ BACKGROUND = (24, 24, 28)
 FAMILIES = ("attribute", "order", "count", "cause", "locate", "located")
 
 #: Films per split (chosen). Test: 320 films x 4 questions = 1,280 questions. The `timed` splits are
-#: relays, asked when something is seen: 200 films x 5 questions in the test split.
+#: relays, asked when something is seen: 200 films x 5 questions in the test split. The `masked`
+#: splits are ordinary films and as many processions, asked what is missing (evals.procession).
 SIZES = {
     "train": 480, "validation": 120, "test": 320, "cold": 2400,
     "timed-train": 480, "timed-validation": 60, "timed-test": 200, "timed-cold": 1600,
+    "masked-train": 240, "masked-validation": 60, "masked-test": 320, "masked-cold": 1000,
 }  # fmt: skip
-TIMED = "timed-"
+TIMED, MASKED = "timed-", "masked-"
 #: A film belongs to the split whose bucket its content hashes into, so no film is in two splits.
 BUCKETS = {
     "test": range(0, 4),
@@ -52,6 +54,11 @@ BUCKETS = {
     "train": range(6, 12),
     "cold": range(12, 20),
 }
+
+
+def buckets(split: str) -> range:
+    """Buckets of a split, whatever is asked about its films."""
+    return BUCKETS[split.removeprefix(TIMED).removeprefix(MASKED)]
 
 
 @dataclass(frozen=True)
@@ -394,18 +401,26 @@ def render(film: Film) -> npt.NDArray[np.uint8]:
 
 
 def _draw(film: Film, frame: int) -> npt.NDArray[np.uint8]:
+    tick, late = divmod(frame, FRAMES_PER_TICK)
+    states = film.ticks[tick]
+    if late and film.kind == "collide":
+        after = film.ticks[min(tick + 1, TICKS - 1)]
+        states = tuple(
+            replace(s, x=(s.x + a.x) / 2, y=(s.y + a.y) / 2)
+            for s, a in zip(states, after, strict=True)
+        )
+    return paint(states)
+
+
+def paint(states: Sequence[State]) -> npt.NDArray[np.uint8]:
+    """(112, 112, 3) uint8 RGB: the shapes on their background."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (SIDE, SIDE), BACKGROUND)
     pen = ImageDraw.Draw(picture)
-    tick, late = divmod(frame, FRAMES_PER_TICK)
-    after = film.ticks[min(tick + 1, TICKS - 1)]
     half = SIDE // 2
-    for i, state in enumerate(film.ticks[tick]):
-        x, y = state.x, state.y
-        if late and film.kind == "collide":
-            x, y = (x + after[i].x) / 2, (y + after[i].y) / 2
-        cx, cy, r = half * (x + 0.5), half * (y + 0.5), half * 0.38
+    for state in states:
+        cx, cy, r = half * (state.x + 0.5), half * (state.y + 0.5), half * 0.38
         box = (cx - r, cy - r, cx + r, cy + r)
         if state.shape == "circle":
             pen.ellipse(box, fill=COLOURS[state.colour])
@@ -444,7 +459,7 @@ def films(split: str, n: int, seed: int) -> Iterator[tuple[str, Film, str]]:
         compose = relay if split.startswith(TIMED) else MIX[emitted % len(MIX)]
         film = compose(np.random.default_rng([seed, VERSION, draw]))
         draw += 1
-        if film.bucket() not in BUCKETS[split.removeprefix(TIMED)]:
+        if film.bucket() not in buckets(split):
             continue
         name, other = f"{split}-{emitted:05d}", f"{split}-{emitted + 1:05d}"
         if film.kind in IN_TURN and emitted + 1 < n:
@@ -522,6 +537,10 @@ def make(split: str, *, n: int | None = None, seed: int = 0, cache: Path | None 
     try:
         (scratch / "films").mkdir()
         records = _records(split, n, seed, scratch)
+        if split.startswith(MASKED):
+            from evals import procession
+
+            records += procession.records(split, n, seed, scratch, len(records) + 1)
         (scratch / "records.json").write_text(json.dumps(records, indent=0))
         try:
             scratch.rename(folder)

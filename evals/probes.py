@@ -5,26 +5,33 @@
 | no-video       | the text alone; "video gain" = score - this score                               |
 | one-frame      | only the middle one of the frames                                               |
 | shuffled       | the frames in another order, times unchanged; "order gain" = score - this score |
-| reversed       | the frames backwards, times unchanged                                           |
+| reversed       | the frames backwards, times unchanged; the gold stays what it was               |
 | other-video    | the clip of the next question about another cluster                             |
 | rotate-options | each option's text moves one letter on, and the gold letter with it             |
 
 A clip that cannot be read stays lost under every probe, so that runs pair question by question. The
 first five are not asked of questions without a clip; those are asked as ever.
+
+An `ordering` question about pictures alone shows a film with a gap, and a pool to fill it from:
+there `shuffled` and `reversed` move the pictures around the gap and leave the pool. Backwards the
+gap lies between the same two pictures, so where the answer was 3, 1 it is 1, 3 now; 3, 1 is still
+counted as right, so what is left of the score did not look at the order.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from evals.errors import BadInput
 from evals.extract import option_texts
 from evals.seeds import derive
-from evals.types import Protocol, Sample, VideoClip
+from evals.types import IMAGE, Protocol, Sample, VideoClip
 
 NAMES = ("no-video", "one-frame", "shuffled", "reversed", "other-video", "rotate-options")
+MOVES = ("shuffled", "reversed")
 GAINS = {"no-video": "video gain", "shuffled": "order gain"}
 
 Load = Callable[[Sample], VideoClip | None]
@@ -58,6 +65,10 @@ class Probe:
             return None
         if self.name == "other-video":
             return load(self.donor(sample))
+        if around := _around(sample) if self.name in MOVES else 0:
+            order = _order(around, self.name, sample.cluster)
+            moved = tuple(own.images[i] for i in order)
+            return replace(own, images=moved + own.images[around:])
         if not len(own.frames):
             raise BadInput(f"{self.name}: question {sample.id!r} shows pictures only, no frames")
         if self.name == "one-frame":
@@ -70,6 +81,8 @@ class Probe:
 
     def sample(self, sample: Sample) -> Sample:
         """The question as asked and graded."""
+        if self.name == "reversed" and _around(sample):
+            return replace(sample, question=_gap_moved(sample.question))
         if self.name != "rotate-options" or len(sample.options) < 2:
             return sample
         texts = option_texts(sample.options)
@@ -84,6 +97,22 @@ class Probe:
             options=tuple(f"{label}. {text}" for label, text in zip(labels, moved, strict=True)),
             gold=after + sample.gold[1:],
         )
+
+
+def _around(sample: Sample) -> int:
+    """How many of the pictures, the first ones, show what is around a gap; 0 where a film does."""
+    if sample.kind != "ordering" or sample.media is not None:
+        return 0
+    return len(sample.images) - int(sample.facts.get("candidates", len(sample.images)))
+
+
+def _gap_moved(question: str) -> str:
+    """As many marks before the gap as stood after it, and the reverse."""
+    runs = [m.span() for m in re.finditer(f"(?:{IMAGE})+", question)]
+    if len(runs) < 2:
+        return question
+    (a, b), (c, d) = runs[:2]
+    return question[:a] + question[c:d] + question[b:c] + question[a:b] + question[d:]
 
 
 def _order(n: int, probe: str, film: str) -> list[int]:

@@ -105,7 +105,8 @@ def taught(recipe: Recipe, read: Sequence[Any], seed: int) -> Sequence[Any]:
 
 def demonstrations_of(paper: str) -> Any:
     """A paper's module `demonstrations`, None where it has none: `shown`, and if it has them
-    `TOKENS` that its start checkpoint lacks and `probed`, more for the manifest."""
+    `blind`, what of it the blind steps are shown, `TOKENS` that its start checkpoint lacks and
+    `probed`, more for the manifest."""
     name = f"repro.{paper}.demonstrations"
     known = paper in papers() and importlib.util.find_spec(name) is not None
     return importlib.import_module(name) if known else None
@@ -173,6 +174,8 @@ def _phases(
     from repro.core.demonstrations import Examples
     from repro.core.sft import SFTTrainer
 
+    own = demonstrations_of(recipe.paper)
+    unseen = own.blind(shown) if hasattr(own, "blind") else shown
     begun = latest(out)
     done, first = step_of(begun) if begun else 0, 0
     phases = [(settings.blind_steps, True)] if settings.blind_steps else []
@@ -182,7 +185,13 @@ def _phases(
             continue
         trainer = SFTTrainer(
             vlm,
-            Examples(vlm, recipe.training_protocol, shown, settings.max_length, blind=blind),
+            Examples(
+                vlm,
+                recipe.training_protocol,
+                unseen if blind else shown,
+                settings.max_length,
+                blind=blind,
+            ),
             settings,
             out,
             steps=steps,
@@ -204,6 +213,13 @@ def _enough(recipe: Recipe, settings: SFT, vlm: Any) -> Callable[[int], bool]:
     if wanted is None:
         return lambda step: False
     benchmark = benchmarks.load(recipe.evaluation.benchmark, split=settings.stop_split)
+    kinds = {settings.stop_kind} if settings.stop_kind else {s.kind for s in benchmark.samples}
+    asked = tuple(s for s in benchmark.samples if s.kind in kinds)
+    if not asked:
+        raise BadInput(
+            f"{benchmark.name} {benchmark.split} holds no question of the kind {settings.stop_kind}"
+        )
+    benchmark = replace(benchmark, samples=asked)
     protocol = recipe.protocol(recipe.decoding(greedy=True))
 
     def stop(step: int) -> bool:

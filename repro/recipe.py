@@ -201,7 +201,8 @@ class SFT:
     separator: between a record's process and its solution. blind_steps: of the same questions
     without their clips first, max_steps: of the whole; each phase has a schedule of its own.
     shuffle: batches drawn anew each step, or epoch by epoch. stop_at: greedy accuracy on stop_split
-    of the recipe's benchmark, asked every check_every steps of the second phase, that ends it.
+    of the recipe's benchmark, asked every check_every steps of the second phase, that ends it;
+    stop_kind: looking at questions of this kind alone.
     patched: share of the demonstrations that `repro/<paper>/demonstrations.py` may add words to.
     """
 
@@ -227,6 +228,7 @@ class SFT:
     check_every: int
     save_steps: int
     patched: float = 0.0
+    stop_kind: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a share that is none."""
@@ -260,7 +262,8 @@ class View:
 class Evaluation:
     """What is asked of a trained arm. samples: replies per question at `temperature`.
 
-    greedy: also ask once at temperature 0. cold: also ask the start checkpoint.
+    greedy: also ask once at temperature 0. cold: also ask the start checkpoint. probes: of
+    evals.probes, each asked beside the plain questions.
     """
 
     benchmark: str
@@ -273,6 +276,7 @@ class Evaluation:
     max_new_tokens: int
     greedy: bool
     cold: bool
+    probes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 <out>/recipe.json              which recipe made this folder; another one is refused
 <out>/<arm>-s<seed>/           done.json once trained, record.json once evaluated
+<out>/<arm>-s<seed>/<probe>/   record.json of the same model under a probe
 <out>/<arm>-s<seed>-greedy/    record.json at temperature 0
 <out>/cold-s0[-greedy]/        record.json of the start checkpoint
 <out>/logs/<stage>.log         what a child printed
@@ -160,9 +161,13 @@ def _evaluations(
     recipe: Recipe, out: Path, scope: Scope, arm: str, seed: int, questions: int
 ) -> Chain:
     base = out / f"{arm}-s{seed}"
-    passes: list[tuple[Path, tuple[str, ...]]] = [(base, ())]
+    probes = recipe.evaluation.probes
+    asked = tuple(option for probe in probes for option in ("--probe", probe))
+    # The plain record is written first, the last probe's last.
+    passes = [(base, asked, base.joinpath(*probes[-1:]))]
     if recipe.evaluation.greedy:
-        passes.append((out / f"{arm}-s{seed}-greedy", ("--greedy",)))
+        greedy = out / f"{arm}-s{seed}-greedy"
+        passes.append((greedy, ("--greedy",), greedy))
     extra = ("--limit", str(scope.limit)) if scope.limit else ()
     model = () if arm == COLD else ("--model", str(base / "final"))
     return tuple(
@@ -170,15 +175,15 @@ def _evaluations(
             name=f"{at.name} eval",
             argv=(
                 "eval", "--recipe", _name(recipe), *_which(recipe, arm, seed), *model,
-                "--out", str(at), "--resume", "--no-cache", *greedy, *extra,
+                "--out", str(at), "--resume", "--no-cache", *options, *extra,
             ),
-            proof=at / "record.json",
+            proof=last / "record.json",
             pace=at / "rows.part.jsonl",
-            total=questions * (1 if greedy else recipe.evaluation.samples),
+            total=questions * (1 if "--greedy" in options else recipe.evaluation.samples),
             log=out / "logs" / f"{at.name}-eval.log",
             heading=1,
         )
-        for at, greedy in passes
+        for at, options, last in passes
     )  # fmt: skip
 
 

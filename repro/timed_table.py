@@ -57,10 +57,11 @@ def markdown(runs: Sequence[Run]) -> str:
 
 def _line(arm: str, found: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
     cells = [[each[name] for each in found if name in each] for name in COLUMNS]
-    return (label(arm), str(len(found)), *map(_cell, cells))
+    return (label(arm), str(len(found)), *map(cell, cells))
 
 
-def _cell(values: Sequence[float]) -> str:
+def cell(values: Sequence[float]) -> str:
+    """Mean in %, with the s.d. where there are several; empty where there is none."""
     if not values:
         return ""
     mean = f"{100 * statistics.fmean(values):.1f}"

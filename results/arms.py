@@ -14,9 +14,7 @@ import numpy as np
 from results.ledger import Run
 from results.schema import LedgerError
 from results.stats import Interval, clustered_interval
-from results.verdict import Claim, Policy, gain, primary
-
-START = "cold"  # the arm of the checkpoint that training starts from
+from results.verdict import START, Claim, Policy, gain, primary
 
 LABELS = {
     "cold": "cold start",
@@ -31,6 +29,11 @@ LABELS = {
     "selected": "both, selected 10 %",
     "random_records": "both, random 10 %",
     "sft": "SFT",
+    "qa": "questions",
+    "mvp": "MVP",
+    "mvp_qa": "MVP + questions",
+    "mvp_exact": "MVP (exact only)",
+    "mvp_slot": "MVP (by position)",
     "ffr": "FFR",
     "ffr_retry": "FFR (second try)",
     "ffr_random": "FFR (random place)",
@@ -57,6 +60,12 @@ LABELS = {
 def label(arm: str) -> str:
     """The field's name of an arm."""
     return LABELS.get(arm, arm.replace("_", " "))
+
+
+def difference(claim: Claim) -> str:
+    """KTR - GRPO, with a real minus; what it is about, where that is a part of the questions."""
+    about = f" on {', '.join(claim.families)}" if claim.families else ""
+    return f"{label(claim.method)} \N{MINUS SIGN} {label(claim.baseline)}{about}"
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from results.ledger import Run
-from results.policy import Policy
+from results.policy import Policy, Registered
 from results.schema import LedgerError
 from results.stats import Interval, clustered_interval, seed_interval, seeds_needed
 
 Word = Literal["holds", "reversed", "undecided", "not run"]
 
+START = "cold"  # the arm of the checkpoint that training starts from
 #: Two runs are compared only if these agree.
 SAME = ("paper", "profile", "benchmark", "split", "metric", "samples")
 
@@ -53,7 +54,8 @@ class Claim:
     """`method` minus `baseline`, with both intervals and the word they allow.
 
     needed: seeds that would decide, None if that cannot be told. excluded: runs left out, and why.
-    p, test: of two given checkpoints (results.checkpoints), which have no seeds to pair.
+    families: of questions it is about, none for all. p, test: of two given checkpoints
+    (results.checkpoints), which have no seeds to pair.
     """
 
     method: str
@@ -70,6 +72,7 @@ class Claim:
     excluded: tuple[str, ...] = ()
     p: float | None = None
     test: str = ""
+    families: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> int:
@@ -91,6 +94,7 @@ class Claim:
         return {
             "method": self.method,
             "baseline": self.baseline,
+            **({"families": list(self.families)} if self.families else {}),
             "word": self.text,
             "reason": self.reason,
             "delta": rounded(self.delta),
@@ -151,16 +155,28 @@ def registered(runs: Sequence[Run], policy: Policy) -> tuple[Claim, ...]:
     papers = {run.record.paper for run in runs}
     chosen = primary(runs)
     return tuple(
-        claim(
-            [run for run in chosen if _is_arm(run, rule.paper, rule.method)],
-            [run for run in chosen if _is_arm(run, rule.paper, rule.baseline)],
-            policy,
-            method=rule.method,
-            baseline=rule.baseline,
-        )
-        for rule in policy.claims
-        if rule.paper in papers
+        _registered(rule, chosen, policy) for rule in policy.claims if rule.paper in papers
     )
+
+
+def _registered(rule: Registered, chosen: Sequence[Run], policy: Policy) -> Claim:
+    parts = (_about(run, rule.families) for run in chosen if run.record.paper == rule.paper)
+    runs = [run for run in parts if run is not None]
+    method, baseline = (
+        [run for run in runs if run.record.arm == arm] for arm in (rule.method, rule.baseline)
+    )
+    if rule.baseline == START and method and baseline:
+        return replace(gain(method, baseline[0], policy), families=rule.families)
+    found = claim(method, baseline, policy, method=rule.method, baseline=rule.baseline)
+    return replace(found, families=rule.families)
+
+
+def _about(run: Run, families: Sequence[str]) -> Run | None:
+    """The run's questions of these families alone; None where it was asked none."""
+    if not families:
+        return run
+    rows = tuple(r for r in run.rows if r.tags.get("family", "").partition(" ")[0] in families)
+    return replace(run, rows=rows) if rows else None
 
 
 def primary(runs: Sequence[Run]) -> list[Run]:
@@ -322,10 +338,6 @@ def _arm(runs: Sequence[Run]) -> str:
     if not runs:
         raise ValueError("an arm without runs needs its name")
     return runs[0].record.arm
-
-
-def _is_arm(run: Run, paper: str, arm: str) -> bool:
-    return (run.record.paper, run.record.arm) == (paper, arm)
 
 
 def _name(run: Run) -> str:

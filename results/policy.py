@@ -29,12 +29,14 @@ NUMBERS: Mapping[str, type] = {
 
 @dataclass(frozen=True)
 class Registered:
-    """A comparison fixed before the runs."""
+    """A comparison fixed before the runs. families: only questions of these, by the family's first
+    word; none for all. A baseline `cold` is the checkpoint that training started from."""
 
     paper: str
     method: str
     baseline: str
     source: str
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,14 @@ def load_policy(path: Path | None = None) -> Policy:
         if type(data[name]["value"]) is not kind:
             raise ValueError(f"{path}: {name}.value must be {kind.__name__}")
     for entry in data["claims"]:
-        _expect(entry, {"paper", "method", "baseline", "source"}, f"{path}: claims")
+        also = {"families"} & set(entry) if isinstance(entry, dict) else set()
+        _expect(entry, {"paper", "method", "baseline", "source", *also}, f"{path}: claims")
     return Policy(
         **{name: data[name]["value"] for name in NUMBERS},
-        claims=tuple(Registered(**entry) for entry in data["claims"]),
+        claims=tuple(
+            Registered(**{**entry, "families": tuple(entry.get("families", ()))})
+            for entry in data["claims"]
+        ),
         alarms=tuple(_bound(name, entry, str(path)) for name, entry in data["alarms"].items()),
         sources={name: data[name]["source"] for name in NUMBERS},
     )

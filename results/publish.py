@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import ledger
-from results.arms import Arm, arms, label
+from results.arms import Arm, arms, difference
 from results.charts import ends, percent, signed
 from results.filing import failures
 from results.ledger import Run, write_atomically
@@ -177,7 +177,7 @@ def _claim_row(entry: Entry, asked: AskedClaim) -> tuple[str, ...]:
     claim = asked.claim
     assert claim.delta is not None and claim.item_interval is not None
     return (
-        f"claim: {label(claim.method)} − {label(claim.baseline)}",
+        f"claim: {difference(claim)}",
         entry.benchmark,
         signed(asked.printed),
         signed(claim.delta),
@@ -235,7 +235,7 @@ def _gain(gain: Claim | None) -> str:
 def _claims(part: MicroBoard) -> str:
     rows = [
         (
-            f"{label(claim.method)} − {label(claim.baseline)}",
+            difference(claim),
             NOTHING if claim.delta is None else signed(claim.delta),
             NOTHING if claim.item_interval is None else ends(claim.item_interval),
             NOTHING if claim.seed_interval is None else ends(claim.seed_interval),

@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 
 from results import charts
-from results.arms import START, arms, label
+from results.arms import arms, label
 from results.ledger import Run, write_atomically
 from results.scoreboard import Board, MicroBoard
 from results.sections import board as boards
@@ -32,7 +32,7 @@ from results.sections.provenance import whole_provenance
 from results.sections.timeline import timeline
 from results.sections.tokens import tokens
 from results.sections.training import alarms, cost, curves, envelope
-from results.verdict import Claim, Policy, count, load_policy, registered
+from results.verdict import START, Claim, Policy, count, load_policy, registered
 
 _SECTIONS = (
     comparisons, scores, curves, envelope, tokens, timeline, outcomes, families, flips, alarms,

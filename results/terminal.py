@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from results.arms import arms, label
-from results.charts import MINUS, ends, percent, signed
+from results.arms import arms, difference
+from results.charts import ends, percent, signed
 from results.ledger import Run
 from results.policy import Policy, load_policy
 from results.schema import OUTCOMES
@@ -63,7 +63,7 @@ def entry_text(entry: Entry, asked: Asked) -> str:
 def _claim_text(asked: AskedClaim) -> str:
     claim = asked.claim
     assert claim.delta is not None and claim.item_interval is not None
-    name = f"claim: {label(claim.method)} {MINUS} {label(claim.baseline)}"
+    name = f"claim: {difference(claim)}"
     proof = "" if claim.p is None else f"{claim.test.removeprefix('exact ')} p = {claim.p:.1g}  "
     return (
         f"  {name:<26}printed {signed(asked.printed)}   ours {signed(claim.delta)} "
@@ -127,16 +127,14 @@ def summary_text(
 def micro_text(boards: Sequence[MicroBoard], kept: Sequence[MicroBoard] = ()) -> str:
     """One line a claim: method, baseline, points, the word, and that of the committed runs."""
     words = {
-        (board.paper, claim.method, claim.baseline): claim.text
-        for board in kept
-        for claim in board.claims
+        (board.paper, difference(claim)): claim.text for board in kept for claim in board.claims
     }
     lines = [f"{'paper':<12}{'claim':<39}{'points':>6}  {'these runs':<20}committed runs"]
     for board in boards:
         for claim in board.claims:
-            name = f"{label(claim.method)} {MINUS} {label(claim.baseline)}"
+            name = difference(claim)
             points = "" if claim.delta is None else signed(claim.delta)
-            known = words.get((board.paper, claim.method, claim.baseline), "")
+            known = words.get((board.paper, name), "")
             lines.append(
                 f"{board.paper:<12}{name:<39}{points:>6}  {claim.text:<20}{known}".rstrip()
             )
@@ -144,7 +142,7 @@ def micro_text(boards: Sequence[MicroBoard], kept: Sequence[MicroBoard] = ()) ->
 
 
 def _claim_lines(claim: Claim, source: str) -> list[str]:
-    name = f"{label(claim.method)} {MINUS} {label(claim.baseline)}"
+    name = difference(claim)
     first = f"  {source:<10}{name:<26}->  {claim.text}"
     reason = f"  {'':<10}{claim.reason}"
     if claim.delta is None or claim.seed_interval is None or claim.item_interval is None:

@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from results.claims import (
+    START,
     Claim,
     NotComparable,
     SeedPair,
@@ -65,8 +66,8 @@ from results.stats import (
 )
 
 __all__ = [
-    "EXIT_CODES", "WORDS", "Assumed", "Claim", "NotComparable", "PaperVerdict", "Policy", "Printed",
-    "SeedPair", "Verdict", "claim", "count", "decide", "decide_paper", "ends", "gain",
+    "EXIT_CODES", "START", "WORDS", "Assumed", "Claim", "NotComparable", "PaperVerdict", "Policy",
+    "Printed", "SeedPair", "Verdict", "claim", "count", "decide", "decide_paper", "ends", "gain",
     "ledger_spread", "load_policy", "primary", "registered", "rounded",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from results import charts
-from results.arms import START, Arm, label
+from results.arms import Arm, label
 from results.charts import ends, percent, signed
 from results.sections.parts import (
     View,
@@ -21,7 +21,7 @@ from results.sections.parts import (
     swatch,
     table,
 )
-from results.verdict import Claim, count
+from results.verdict import START, Claim, count
 
 
 def hero(view: View, title: str, level: int = 1) -> str:
@@ -34,7 +34,10 @@ def hero(view: View, title: str, level: int = 1) -> str:
     question, cards = escape(title), ""
     if view.claims:
         first = view.claims[0]
-        question = f"Does {escape(label(first.method))} beat {escape(label(first.baseline))}?"
+        about = escape(f" on {', '.join(first.families)}" if first.families else "")
+        question = (
+            f"Does {escape(label(first.method))} beat {escape(label(first.baseline))}{about}?"
+        )
         twin = _same(first, view.reference_claims)
         scale = _scale([claim for claim in (first, twin) if claim is not None])
         cards = claim_card(first, view.source, view.arms, scale, view)
@@ -64,7 +67,9 @@ def claim_card(
 
 
 def _ladder(claim: Claim, shown: Sequence[Arm], view: View) -> str:
-    """Start, baseline and method with their scores."""
+    """Start, baseline and method with their scores; none beside a part of the questions."""
+    if claim.families:
+        return ""
     by_name = {arm.name: arm for arm in shown}
     steps = "".join(
         f"<li>{swatch(view.colours[name])}{escape(by_name[name].label)} "
@@ -115,8 +120,8 @@ def comparisons(view: View) -> str:
     """Every registered claim and what training added to each arm, with the reference below."""
     own = [*view.claims, *(arm.gain for arm in view.arms if arm.gain is not None)]
     reference = [*view.reference_claims, *(a.gain for a in view.reference if a.gain is not None)]
-    pairs = {(claim.method, claim.baseline) for claim in own}
-    only = [claim for claim in reference if (claim.method, claim.baseline) not in pairs]
+    pairs = {_pair(claim) for claim in own}
+    only = [claim for claim in reference if _pair(claim) not in pairs]
     scale = _scale([*own, *reference], seeds=False)
     rows = []
     for claim in (*own, *only):
@@ -173,6 +178,10 @@ def _scale(claims: Sequence[Claim], *, seeds: bool = True) -> charts.Scale:
 
 
 def _same(claim: Claim, others: Sequence[Claim]) -> Claim | None:
-    """The measured claim about the same two arms."""
-    pair = (claim.method, claim.baseline)
-    return next((c for c in others if (c.method, c.baseline) == pair and c.delta is not None), None)
+    """The measured claim about the same two arms and the same questions."""
+    pair = _pair(claim)
+    return next((c for c in others if _pair(c) == pair and c.delta is not None), None)
+
+
+def _pair(claim: Claim) -> tuple[object, ...]:
+    return claim.method, claim.baseline, claim.families

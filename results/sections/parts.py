@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from results import charts
-from results.arms import START, Arm, label
-from results.charts import MINUS
-from results.verdict import Claim, Policy
+from results import arms, charts
+from results.arms import Arm
+from results.verdict import START, Claim, Policy
 
 _STROKE = 'fill="none" stroke="currentColor" stroke-width="2"'
 _SHAPES = {
@@ -91,8 +90,8 @@ def swatch(colour: int) -> str:
 
 
 def difference(claim: Claim) -> str:
-    """KTR - GRPO, with a real minus."""
-    return f"{escape(label(claim.method))} {MINUS} {escape(label(claim.baseline))}"
+    """As results.arms.difference, in HTML."""
+    return escape(arms.difference(claim))
 
 
 def card(body: str, css: str = "") -> str:

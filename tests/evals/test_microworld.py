@@ -351,7 +351,7 @@ def content(film: world.Film) -> str:
 
 
 def test_no_film_is_in_two_splits() -> None:
-    sizes = {s: n for s, n in world.SIZES.items() if not s.startswith(world.TIMED)}
+    sizes = {s: n for s, n in world.SIZES.items() if not s.startswith((world.TIMED, world.MASKED))}
     seen = {s: Counter(content(f) for _, f, _ in world.films(s, n, 0)) for s, n in sizes.items()}
     assert not seen["test"].keys() & seen["train"].keys()
     assert not seen["test"].keys() & seen["validation"].keys()
@@ -369,7 +369,7 @@ def test_the_timelines_of_splits_are_disjoint_by_bucket() -> None:
     assert sorted(buckets) == list(range(20))
     for split in world.SIZES:
         for _, film, _ in world.films(split, 40, 5):
-            assert film.bucket() in world.BUCKETS[split.removeprefix(world.TIMED)]
+            assert film.bucket() in world.buckets(split)
             if film.kind in world.IN_TURN:  # the only kinds that have twins
                 assert film.bucket() == film.backwards().bucket()
 

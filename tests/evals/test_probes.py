@@ -15,7 +15,7 @@ from evals.errors import BadInput, Undecodable
 from evals.models import Question, Scripted
 from evals.probes import NAMES, Probe
 from evals.run import evaluate
-from evals.types import Decoding, Protocol, Reply, Sample, VideoClip
+from evals.types import IMAGE, Decoding, Protocol, Reply, Sample, VideoClip
 
 PROTOCOL = Protocol("test", decoding=Decoding(max_new_tokens=8))
 OPTIONS = ("A. red", "B. blue", "C. green")
@@ -67,6 +67,37 @@ def test_what_is_shown() -> None:
     )
     assert levels(shown("other-video", ALL[3])) == [0, 1, 2, 3]  # round the end
     assert levels(FILMS["a"]) == [0, 1, 2, 3]  # nothing was changed in place
+
+
+def gap(before: int, after: int, pool: int) -> Sample:
+    marks = [IMAGE * before, IMAGE * after, " ".join(f"{n} {IMAGE}" for n in range(1, pool + 1))]
+    paths = tuple(Path(f"{n}.png") for n in range(before + after + pool))
+    return Sample(
+        "o", "{} gap {} pool {}?".format(*marks), "ordering", "3, 1", "image", None,
+        images=paths, facts={"candidates": str(pool)},
+    )  # fmt: skip
+
+
+def album(sample: Sample) -> VideoClip:
+    pictures = tuple(np.full((1, 1, 3), n, np.uint8) for n in range(len(sample.images)))
+    return VideoClip(np.empty((0, 1, 1, 3), np.uint8), (), 1.0, 1, "image", pictures)
+
+
+def test_around_a_gap_the_pictures_move_and_the_pool_stays() -> None:
+    asked = gap(1, 3, 4)
+    probe = Probe("reversed", [asked])
+    clip, moved = probe.clip(asked, album), probe.sample(asked)
+    assert clip is not None
+    assert [int(i[0, 0, 0]) for i in clip.images] == [3, 2, 1, 0, 4, 5, 6, 7]
+    assert moved.question == gap(3, 1, 4).question  # the gap stays between pictures 0 and 1
+    assert moved.gold == asked.gold
+    mixed = Probe("shuffled", [asked]).clip(asked, album)
+    assert mixed is not None
+    seen = [int(i[0, 0, 0]) for i in mixed.images]
+    assert sorted(seen[:4]) == [0, 1, 2, 3] != seen[:4] and seen[4:] == [4, 5, 6, 7]
+    assert Probe("shuffled", [asked]).sample(asked) == asked
+    with pytest.raises(BadInput, match="shows pictures only"):
+        Probe("one-frame", [asked]).clip(asked, album)
 
 
 @pytest.mark.parametrize("name", NAMES)

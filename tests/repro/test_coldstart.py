@@ -93,9 +93,11 @@ def test_a_signal_is_obeyed_in_either_phase(
     assert rows == [{**row, "seconds": 0} for row in rows_of(whole)]
 
 
-@pytest.mark.parametrize(("stop_at", "steps"), [(0.0, 4), (1.1, 6)])
+@pytest.mark.parametrize(
+    ("stop_at", "kind", "steps"), [(0.0, "", 4), (1.1, "", 6), (0.0, "multiple choice", 4)]
+)
 def test_it_ends_when_the_student_reads_enough(
-    films: Callable[..., Path], tmp_path: Path, stop_at: float,
+    films: Callable[..., Path], tmp_path: Path, stop_at: float, kind: str,
     steps: int, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Asked every second step of the second phase, on the validation split."""
@@ -109,10 +111,17 @@ def test_it_ends_when_the_student_reads_enough(
 
     monkeypatch.setattr(benchmarks, "load", few)
     monkeypatch.setattr("evals.microworld.SIZES", {"cold": 4, "validation": 2})
-    recipe = small(stop_at=stop_at, check_every=2)
+    recipe = small(stop_at=stop_at, stop_kind=kind, check_every=2)
     train_sft(recipe, 0, tmp_path / "run", videos=tmp_path / "films")
     assert [row["step"] for row in rows_of(tmp_path / "run")] == list(range(1, steps + 1))
     assert asked == ["microworld validation"]
+    with pytest.raises(BadInput, match="holds no question of the kind ordering"):
+        train_sft(
+            small(stop_at=0.0, stop_kind="ordering"),
+            0,
+            tmp_path / "none",
+            videos=tmp_path / "films",
+        )
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,17 @@ def test_report_without_runs(out: Path, program: list[str]) -> None:
         go(out, program, Scope(("grpo",), (0,), stages=frozenset({"report"})))
 
 
+def test_probes_are_asked_beside_the_plain_questions(out: Path) -> None:
+    """In one call, which is done when the last probe's record is there."""
+    recipe = Recipe.load("mvp")
+    (cold,), (train, asked) = chains(recipe, out, Scope(("qa",), (0,)), 7)
+    assert recipe.evaluation.probes == ("reversed",)
+    for stage, name in ((cold, "cold-s0"), (asked, "qa-s0")):
+        assert stage.argv[-2:] == ("--probe", "reversed")
+        assert stage.proof == out / name / "reversed" / "record.json"
+    assert "--probe" not in train.argv
+
+
 def test_commands_of_the_children(out: Path) -> None:
     recipe = Recipe.load("ktr")
     cold, first = chains(recipe, out, Scope(("ktr",), (3,), steps=5, limit=7), 7)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from results import ledger, verdict
+from results import arms, ledger, schema, verdict
 from results.ledger import Items, Run
+from results.policy import Registered
 from results.schema import LedgerError, Record
 from results.verdict import NotComparable
 
@@ -215,3 +217,37 @@ def test_false_claims_are_rare_where_pooled_items_would_make_many() -> None:
         pooled += found.item_interval.above or found.item_interval.below
     assert claimed / repetitions <= 0.05
     assert pooled / repetitions > 0.15  # what the item interval alone would have claimed
+
+
+def told(arm: str, seed: int, order: float, mvp: float) -> Run:
+    """A run with rows: 20 questions of order and 20 items, a video each."""
+    rows = tuple(
+        schema.Row(
+            id=f"q{n:02}", k=0, cluster=f"v{n}", kind="ordering", gold="", prediction=None,
+            outcome="wrong", score=order + n / 1000 if n < 20 else mvp, tokens=1,
+            tags={"family": "order" if n < 20 else "mvp 2+2"},
+        )
+        for n in range(40)
+    )  # fmt: skip
+    made = run(arm, seed, [row.score for row in rows], paper="mvp")
+    del made.__dict__["items"]
+    return replace(made, rows=rows)
+
+
+def test_a_claim_about_a_part_of_the_questions() -> None:
+    """Over families by their first word; against the one start checkpoint, which has no seeds."""
+    rules = (
+        Registered("mvp", "mvp_qa", "qa", "s", ("order",)),
+        Registered("mvp", "mvp_qa", "cold", "s", ("mvp",)),
+        Registered("mvp", "mvp_qa", "qa", "s", ("cause",)),
+        Registered("mvp", "mvp_qa", "cold", "s"),
+    )
+    runs = [told("cold", 0, 0.2, 0.1)]
+    for seed in range(3):
+        runs += [told("qa", seed, 0.5, 0.1), told("mvp_qa", seed, 0.4, 0.3 + seed / 100)]
+    found = verdict.registered(runs, replace(POLICY, claims=rules))
+    assert [claim.word for claim in found] == ["reversed", "holds", "not run", "holds"]
+    assert [claim.items for claim in found] == [20, 20, 0, 40]
+    assert found[0].delta == pytest.approx(-0.1) and found[1].delta == pytest.approx(0.21)
+    assert arms.difference(found[1]) == "MVP + questions \N{MINUS SIGN} cold start on mvp"
+    assert found[1].as_dict()["families"] == ["mvp"] and "families" not in found[3].as_dict()
