@@ -46,12 +46,22 @@ def test_the_manifest_describes_what_is_shipped(name: str) -> None:
 @pytest.mark.parametrize("name", MANIFEST)
 def test_it_leaves_room_for_reinforcement(name: str) -> None:
     """Format at least 95 %, accuracy 45 to 70 %, and pass@8 twenty points above pass@1. The student
-    of FFR sees less, so that patches are worth something, and starts lower."""
-    found, least = MANIFEST[name]["validation"], 0.33 if name == "ffr" else 0.45
-    assert found["format"] >= 0.95
+    of FFR sees less, so that patches are worth something, and starts lower; that of MVP has just
+    begun to fill gaps, so it errs there in form too."""
+    found = MANIFEST[name]["validation"]
+    least = {"ffr": 0.33, "mvp": 0.40}.get(name, 0.45)
+    assert found["format"] >= (0.80 if name == "mvp" else 0.95)
     assert least <= found["greedy"] <= 0.70 and least <= found["avg@8"] <= 0.70
     assert found["pass@8"] - found["avg@8"] >= 0.20
     assert found["pass@8"] - found["greedy"] >= 0.20
+
+
+def test_the_student_of_mvp_answers_questions_and_fills_some_gaps() -> None:
+    """Questions about as well as the student of ktr; items above a guesser's mean of 1 in 12 and 1
+    in 120, which is 4.6 %."""
+    found = MANIFEST["mvp"]["validation"]
+    assert 0.45 <= found["questions avg@8"] <= 0.65
+    assert 0.10 <= found["items avg@8"] < found["items greedy"] <= 0.60
 
 
 def test_patches_are_worth_ten_points_to_the_student_of_ffr_and_a_wrong_place_is_not() -> None:
