@@ -26,7 +26,7 @@ def test_every_shipped_folder_is_in_the_manifest() -> None:
 
 def test_all_variants_together_stay_small() -> None:
     sizes = [p.stat().st_size for p in build.HERE.glob("**/*.safetensors")]
-    assert sizes and sum(sizes) <= 16 * 2**20
+    assert sizes and sum(sizes) <= 20 * 2**20
 
 
 @pytest.mark.parametrize("name", MANIFEST)
