@@ -9,6 +9,7 @@ GRPO is the method that fills nothing. A paper subclasses `Method` and overrides
     repair       replace failed rollouts                  (FFR)
     rewards      reward parts per rollout, summed
     token_weights   (G, C), zeros drop a token            (KTR)
+    loss_tokens  what the KL and the divisor count        (FFR: the best rollout alone)
     adjust       the last word on rewards                 (group bonuses, length bonus)
     counted      what to count of a part's groups, and    (FFR: repairs)
     rates        what follows from the sums of the step
@@ -27,6 +28,7 @@ from evals.seeds import derive
 from evals.types import Protocol
 from evals.vlm import VLM
 from repro.core.data import Prompts, Records
+from repro.core.losses import Tokens
 from repro.core.rewards import accuracy_reward, format_rewards, length_bonus, t_grpo_bonus
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Record, Rollout, TokenScores
@@ -86,6 +88,11 @@ class Method:
     def token_weights(self, group: Group, scores: TokenScores) -> Tensor:
         """(G, C) weights of the completion tokens; every valid token counts here."""
         return scores.valid.float()
+
+    @property
+    def loss_tokens(self) -> tuple[Tokens, Tokens]:
+        """Tokens that the KL acts on, and those that the loss is divided by."""
+        return self.switches.kl_on, self.switches.normaliser
 
     def adjust(self, group: Group, rewards: Rewards, weights: Tensor) -> Rewards:
         """Adds the length bonus; `length: selected` counts the kept tokens, as KTR's release."""

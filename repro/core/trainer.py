@@ -403,18 +403,18 @@ class GroupTrainer(DurableTrainer):
         return loss, measured
 
     def _loss_config(self) -> LossConfig:
-        s, w = self.settings, self.switches
+        s, (kl_on, normaliser) = self.settings, self.method.loss_tokens
         return LossConfig(
             beta=s.beta, epsilon=s.epsilon, epsilon_high=s.epsilon_high, loss_type=s.loss_type,
-            importance_sampling_level=s.importance_sampling_level, kl_on=w.kl_on,
-            normaliser=w.normaliser, max_completion_length=s.max_completion_length,
+            importance_sampling_level=s.importance_sampling_level, kl_on=kl_on,
+            normaliser=normaliser, max_completion_length=s.max_completion_length,
         )  # fmt: skip
 
     def _total_tokens(self, scored: Scored) -> float | None:
         """What a loss over the batch's tokens is divided by, over all ranks."""
         if self.settings.loss_type not in BY_TOKENS:
             return None
-        valid = self.switches.normaliser == "valid"
+        valid = self.method.loss_tokens[1] == "valid"
         counted = [s.valid if valid else w > 0
                    for s, w in zip(scored.scores, scored.weights, strict=True)]  # fmt: skip
         return ranks.total(float(sum(int(c.sum()) for c in counted)), self.vlm.device)

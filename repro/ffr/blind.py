@@ -33,19 +33,20 @@ def student(start: Path, like: VLM, prompt: str) -> BlindStudent:
     vlm = load(start, dtype="bfloat16" if low else "float32", device=str(like.device))
     vlm.model.requires_grad_(False)
     # SDPA: a compiled kernel must not be entered by two threads, and these rows are short.
-    return BlindStudent(VLM(vlm.model, vlm.processor, kernel="sdpa"), prompt)
+    return BlindStudent(VLM(vlm.model, vlm.processor, kernel="sdpa"), prompt, name=start.name)
 
 
 class BlindStudent:
     """See above; callable as gate.Blind. vlm: a model of its own, for example the frozen start
     checkpoint, since it is asked from another thread while training changes the student.
 
-    prompt: id of evals.prompts under which the student is asked. Where the gold is an interval p is
-    0 with and without a patch: rules alone guard those.
+    prompt: id of evals.prompts under which the student is asked. name: of the checkpoint. Where the
+    gold is an interval p is 0 with and without a patch: rules alone guard those.
     """
 
-    def __init__(self, vlm: VLM, prompt: str, orders: int = ORDERS):
+    def __init__(self, vlm: VLM, prompt: str, orders: int = ORDERS, name: str = ""):
         self.vlm, self.prompt, self.orders = vlm, prompt, orders
+        self.id = f"{name},{prompt},{orders}"
         self._lock = threading.Lock()
         self._without: dict[tuple[object, ...], float] = {}
 

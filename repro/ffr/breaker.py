@@ -46,7 +46,7 @@ class Breaker:
         return True
 
     def abandoned(self) -> None:
-        """A call ended without saying anything about the server."""
+        """A call ended without saying whether the server can be used."""
         self._trying = False
 
     @property

@@ -4,8 +4,9 @@
 
 where the failure is the whole reply (`exact`) or only the answer read from it (`by_answer`, which
 saves most calls where a question has few wrong answers). The teacher's id holds its sampling and
-the version of its prompt. Only accepted patches stay for good; that there was none is remembered
-for `negative` seconds. SQLite, so that a kill loses at most the entry being written (ffr.md 6.5).
+the version of its prompt. Only accepted patches stay for good, to be judged again by whoever takes
+them; that there was none is remembered for `negative` seconds, under the gate it was so under.
+SQLite, so that a kill loses at most the entry being written (ffr.md 6.5).
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ class Cache:
             failure.reply if exact else ["answer", failure.answer],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @staticmethod
+    def refusal(key: str, gate: str) -> str:
+        """The key under which it is kept that a gate of that id got no patch for a failure."""
+        return f"{key} {gate}"
 
     def _digest(self, clip: VideoClip) -> str:
         """Of the pixels and times shown, not of the file's name."""

@@ -142,8 +142,10 @@ class Gate:
 
     @property
     def id(self) -> str:
-        """For records."""
-        test = f"+blind{self.bound:g}" if self.blind else ""
+        """For records, and for what is only true under this gate. It names the blind test's
+        student, if that has an id."""
+        student = getattr(self.blind, "id", "")
+        test = f"+blind{self.bound:g}{student and f'({student})'}" if self.blind else ""
         return f"gate@{VERSION}{test}{'+audit' if self.audit else ''}"
 
     def check(self, patch: Patch, case: Case) -> Finding | None:

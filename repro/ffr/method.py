@@ -27,6 +27,7 @@ from evals.seeds import derive
 from evals.types import Protocol
 from evals.vlm import VLM
 from repro.core.data import Prompts
+from repro.core.losses import Tokens
 from repro.core.method import TGRPO, Method, Rewards, accuracies
 from repro.core.rollout import Sampler
 from repro.core.types import Group, Hint, Prompt, TokenScores
@@ -158,6 +159,14 @@ class FFR(Method):
         keep = torch.zeros(len(reward), 1)
         keep[best] = 1.0
         return weights * keep.to(weights)
+
+    @property
+    def loss_tokens(self) -> tuple[Tokens, Tokens]:
+        """With `best_of_group` nothing but the best rollout: it is trained as if it were alone, so
+        the others neither feel the KL nor dilute it (App. E.2)."""
+        if self.switches.chosen == "best_of_group":
+            return "selected", "selected"
+        return super().loss_tokens
 
     # --- metrics -------------------------------------------------------------------------------
 

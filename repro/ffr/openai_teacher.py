@@ -39,7 +39,7 @@ from evals.video import read_clip
 from repro.ffr import tools as toolbox
 from repro.ffr.patch import SCHEMA, BadPatch, Patch, parse
 from repro.ffr.pictures import jpeg
-from repro.ffr.teacher import Down, Failure, Invalid, Late, Read, Refused, spend
+from repro.ffr.teacher import Busy, Down, Failure, Invalid, Late, Read, Refused, spend
 from repro.ffr.tools import Budget, Picture, Tools
 
 KEY = "REPRO_TEACHER_KEY"
@@ -85,13 +85,21 @@ class Asking:
             try:
                 found[key] = kinds[key](value)
             except (KeyError, ValueError):
-                raise BadInput(
-                    f"openai teacher: option {key}={value}; see docs/teacher.md"
+                raise BadInput(  # without the value, and without a name that may be one
+                    f"openai teacher: {_named(key, kinds)}; see docs/teacher.md. A key comes from "
+                    f"${KEY} and from nowhere else"
                 ) from None
         asking = cls(**found)
         if not (0 <= asking.rounds <= 10 and 1 <= asking.tokens <= 32768 and asking.patience > 0):
             raise BadInput("openai teacher: rounds 0 to 10, tokens 1 to 32768, patience above 0")
         return asking
+
+
+def _named(key: str, kinds: Mapping[str, object]) -> str:
+    if key in kinds:
+        return f"the value of option {key} cannot be used"
+    name = f"option {key}" if re.fullmatch("[a-z][a-z_-]{0,15}", key) else "one option"
+    return f"{name} is not among {', '.join(kinds)}"
 
 
 def _switch(value: str) -> bool:
@@ -290,11 +298,12 @@ def _refusal(response: Any) -> Down:
         return Down(f"the server redirects ({code}), which is not followed: name its address")
     if code in (401, 403):
         return Down(f"the server answered {code}: see to ${KEY}")
-    wait = response.headers.get("retry-after", "")
-    return Down(
-        f"the server answered {code}", retryable=code in (408, 409, 425, 429) or code >= 500,
-        wait=float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0.0,
-    )  # fmt: skip
+    asked = response.headers.get("retry-after", "")
+    wait = float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0.0
+    if code == 429:
+        return Busy(f"the server answered {code}: too many requests at once", wait=wait)
+    retryable = code in (408, 409, 425) or code >= 500
+    return Down(f"the server answered {code}", retryable=retryable, wait=wait)
 
 
 @contextmanager

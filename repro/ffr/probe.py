@@ -138,7 +138,7 @@ def gate_with(checkpoint: Path | None, prompt: str) -> Gate:
     from evals.vlm import load
     from repro.ffr.blind import BlindStudent
 
-    return Gate(BlindStudent(load(checkpoint), prompt))
+    return Gate(BlindStudent(load(checkpoint), prompt, name=checkpoint.name))
 
 
 # --- a cache, judged again ------------------------------------------------------------------------

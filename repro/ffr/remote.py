@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from evals.errors import BadInput
 from repro.ffr.openai_teacher import bounded, reaching
 from repro.ffr.patch import BadPatch, Patch, from_dict
-from repro.ffr.teacher import Down, Ended, Failure, Invalid, spend
+from repro.ffr.teacher import Busy, Down, Ended, Failure, Invalid, spend
 
 TOKEN = "REPRO_TEACHER_TOKEN"
 PATH = "/v1/repair:batch"
@@ -86,6 +86,8 @@ class Remote:
             ) as response:
                 if response.status_code != 200:
                     code = response.status_code
+                    if code == 429:  # of something between here and there
+                        raise Busy(f"{self.url} answered {code}: too many requests at once")
                     raise Down(
                         f"{self.url} answered {code}: see to ${TOKEN} and to the server's records",
                         retryable=code >= 500,

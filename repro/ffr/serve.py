@@ -15,6 +15,7 @@ import hmac
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
@@ -22,7 +23,7 @@ from typing import Any
 
 from evals.errors import BadInput, TimedOut, Undecodable
 from evals.types import Sample, VideoClip
-from evals.video import Exactly, Wanted
+from evals.video import NOTHING, Exactly, Wanted
 from repro.ffr.patch import as_dict
 from repro.ffr.remote import PATH
 from repro.ffr.service import Service
@@ -77,15 +78,18 @@ class Library:
         )  # fmt: skip
 
     def _clip(self, record: Sample, frames: tuple[int, ...]) -> VideoClip | None:
-        if record.modality == "text" or record.media is None:
+        files = [path for path in (record.media, *record.images) if path is not None]
+        if record.modality == "text" or not files:
             return None
-        if not record.media.resolve().is_relative_to(self._home):  # changed since the start
-            raise NotOurs(403, "the record leads out of the folder")
-        key = (record.media, record.span, frames)
+        if not all(path.resolve().is_relative_to(self._home) for path in files):
+            raise NotOurs(403, "the record leads out of the folder")  # changed since the start
+        key = (record.media, record.span, record.images, frames)
         with self._lock:
             if key in self._clips:
                 return self._clips[key]
-        clip = self._read(Wanted.of(record), Exactly(frames))
+        film = NOTHING if record.media is None else self._read(Wanted.of(record), Exactly(frames))
+        pictures = (self._read(Wanted(p, "image"), Exactly((0,))).frames[0] for p in record.images)
+        clip = replace(film, images=tuple(pictures))
         with self._lock:
             self._clips[key] = clip
             while len(self._clips) > _KEPT:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import cast
@@ -29,6 +30,7 @@ from repro.ffr.case import Case
 from repro.ffr.gate import Finding, Gate
 from repro.ffr.patch import Patch
 from repro.ffr.teacher import (
+    Busy,
     Down,
     Failure,
     Invalid,
@@ -41,12 +43,14 @@ from repro.ffr.teacher import (
 )
 
 _log = logging.getLogger(__name__)
+_began: ContextVar[float] = ContextVar("began")  # when the failure at hand was handed in
 
 
 @dataclass(frozen=True)
 class Limits:
-    """All chosen. timeout: seconds of one try. backoff: seconds before the second try, doubled for
-    each further one, drawn from half to all of it. opens_after, pause, longest_pause: the circuit
+    """All chosen. timeout: seconds of one try, and for which a server may say that it is asked too
+    often. backoff: seconds before the second try, doubled for each further one, drawn from half to
+    all of it. opens_after, pause, longest_pause: the circuit
     breaker's failures in a row and seconds."""
 
     parallel: int = 8
@@ -98,8 +102,8 @@ class Service:
     """A teacher behind a queue; a context manager that ends its thread.
 
     gate: None lets every patch pass. cache: None asks anew each time. counts: failures by status,
-    `asked` and `retried` calls, `blind_tests`, `leak_<stage>`, and what teachers spent (tokens,
-    tool_calls, ...).
+    `asked` and `retried` calls, `limited` ones (too many at once), `blind_tests`, `leak_<stage>`,
+    and what teachers spent (tokens, tool_calls, ...).
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Service:
         self.teacher, self.gate, self.cache = teacher, gate, cache
         self.limits = limits or Limits()
         self.counts: Counter[str] = Counter()
-        self._alarm = ""
+        self._alarm, self._closing = "", False
         self._breaker = Breaker(
             self.limits.opens_after, self.limits.pause, self.limits.longest_pause
         )
@@ -148,6 +152,7 @@ class Service:
             self._loop.close()
 
     async def _end(self) -> None:
+        self._closing = True
         me = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not me]
         for task in tasks:
@@ -181,6 +186,7 @@ class Service:
 
     async def _one(self, failure: Failure, number: int, waiting: set[int]) -> Repair:
         began, spent = time.monotonic(), counting()
+        _began.set(began)
         case = Case.of(failure)
         key = await self._key(failure)
         repair = await self._known(key, failure, case) if key else None
@@ -196,7 +202,8 @@ class Service:
                 if key and self._running.get(key) is task:
                     del self._running[key]
             if key and self.cache is not None:
-                await asyncio.to_thread(self.cache.put, key, repair, self.teacher.id, failure)
+                place = key if repair.patch else self.cache.refusal(key, self._gate)
+                await asyncio.to_thread(self.cache.put, place, repair, self.teacher.id, failure)
         self.counts[repair.status] += 1
         self.counts.update(spent)
         return replace(repair, usage=dict(spent), seconds=time.monotonic() - began)
@@ -206,27 +213,50 @@ class Service:
             return ""
         return await asyncio.to_thread(self.cache.key, self.teacher.id, failure)
 
+    @property
+    def _gate(self) -> str:
+        return self.gate.id if self.gate else "no gate"
+
     async def _known(self, key: str, failure: Failure, case: Case) -> Repair | None:
         """From the same failure under way, else from the cache; None to ask for it."""
         while (running := self._running.get(key)) is not None:
             await asyncio.wait([running])
             if not running.cancelled() and running.exception() is None:
-                return self._again(running.result().status, running.result().patch, case)
+                found = running.result()
+                if found.patch is None:
+                    return Repair(found.status)
+                return await self._again(found.patch, case, blind=False)  # it just stood the test
         if self.cache is None:
             return None
-        entry: Entry | None = await asyncio.to_thread(self.cache.get, key)
-        if (running := self._running.get(key)) is not None:  # begun meanwhile
+        kept: Entry | None = await asyncio.to_thread(self.cache.get, key)
+        refusal = self.cache.refusal(key, self._gate)
+        refused: Entry | None = await asyncio.to_thread(self.cache.get, refusal)
+        repair = None
+        if kept is not None and kept.patch is not None:
+            repair = await self._again(kept.patch, case)
+        if repair is None and refused is not None:
+            repair = Repair(refused.status)
+        if key in self._running:  # begun meanwhile
             return await self._known(key, failure, case)
-        return self._again(entry.status, entry.patch, case) if entry else None
+        return repair
 
-    def _again(self, status: str, patch: Patch | None, case: Case) -> Repair | None:
-        """A known outcome for this failure; None if today's rules refuse its patch here."""
-        if patch is None:
-            return Repair(status)  # type: ignore[arg-type]
-        if self.gate and not self.gate.audit and self.gate.check(patch, case):
+    async def _again(self, patch: Patch, case: Case, *, blind: bool = True) -> Repair | None:
+        """A known patch for this failure; None if today's gate refuses it here."""
+        found = await self._found(patch, case, blind=blind)
+        if found is not None and self.gate is not None and not self.gate.audit:
             self.counts["stale"] += 1
             return None
         return Repair("cached", patch)
+
+    async def _found(self, patch: Patch, case: Case, *, blind: bool = True) -> Finding | None:
+        """What the gate has against a patch: rules first, then the blind test."""
+        if self.gate is None:
+            return None
+        found: Finding | None = self.gate.check(patch, case)
+        if found is None and blind and self.gate.blind is not None:
+            self.counts["blind_tests"] += 1
+            found = await asyncio.to_thread(self.gate.test, patch, case)
+        return found
 
     async def _ask(self, failure: Failure, case: Case) -> Repair:
         """One patch that the gate lets pass, or what became of it; a second chance after a patch
@@ -254,52 +284,74 @@ class Service:
 
     async def _judge(self, patch: Patch, case: Case) -> None:
         """Raises Leaks, with the stage counted."""
-        if self.gate is None:
-            return
-        found: Finding | None = self.gate.check(patch, case)
-        if found is None and self.gate.blind is not None:
-            self.counts["blind_tests"] += 1
-            found = await asyncio.to_thread(self.gate.test, patch, case)
+        found = await self._found(patch, case)
         if found is not None:
             self.counts[f"leak_{found.stage}"] += 1
-            if not self.gate.audit:
+            if self.gate and not self.gate.audit:
                 raise Leaks(f"{found.stage}: {found.reason}")
 
     async def _patiently(self, failure: Failure) -> Patch | None:
-        """Ask, again after a fault that may pass. Raises TeacherFault, or _Open."""
+        """Ask, again after a fault that may pass; a server that is only asked too often costs no
+        try, but time. Raises TeacherFault, or _Open."""
         rng = np.random.default_rng(derive(failure.seed, "backoff"))
-        for attempt in range(self.limits.tries):
+        most, tried, limited = self.limits.pause, 0, 0
+        until = time.monotonic() + self.limits.timeout
+        while True:
             try:
                 return await self._once(failure)
-            except Down as error:
-                if not error.retryable or attempt + 1 == self.limits.tries:
+            except Busy as error:
+                limited, fault = limited + 1, error
+                self.counts["limited"] += 1
+                pause = self.limits.backoff * 2 ** min(limited - 1, 10)
+                if time.monotonic() >= until:  # so long that it is no better than an outage
+                    self._failed(str(error))
                     raise
-                pause = self.limits.backoff * 2**attempt * float(rng.uniform(0.5, 1.0))
-                self.counts["retried"] += 1
-                await asyncio.sleep(max(pause, min(error.wait, self.limits.pause)))
-        raise AssertionError("at least one try")
+            except Down as error:
+                tried, fault = tried + 1, error
+                pause = self.limits.backoff * 2 ** (tried - 1)
+                if not error.retryable or tried == self.limits.tries:
+                    raise
+            self.counts["retried"] += 1
+            pause *= float(rng.uniform(0.5, 1.0))
+            await asyncio.sleep(min(max(pause, fault.wait), most))
 
     async def _once(self, failure: Failure) -> Patch | None:
         if not self._breaker.admits():
             raise _Open
         self.counts["asked"] += 1
+        called = time.monotonic()
         try:
             patch = await asyncio.wait_for(self.teacher.patch(failure), self.limits.timeout)
         except TimeoutError:
             late = f"no reply within {self.limits.timeout:g} s"
             self._failed(late)
             raise Late(late) from None
+        except Busy:
+            self._breaker.abandoned()
+            raise
         except (Down, Late) as error:
             self._failed(str(error))
             raise
         except TeacherFault:
             self._breaker.succeeded()
             raise
+        except asyncio.CancelledError:
+            self._taken_back(called)
+            raise
         except BaseException:
             self._breaker.abandoned()
             raise
         self._breaker.succeeded()
         return patch
+
+    def _taken_back(self, called: float) -> None:
+        """A call given up at its round's deadline is a failure if it had half of the round or more
+        to itself (chosen): one made late says nothing about the server."""
+        now = time.monotonic()
+        if self._closing or now - called < (now - _began.get()) / 2:
+            self._breaker.abandoned()
+        else:
+            self._failed(f"no reply within {now - called:.3g} s, when its round ended")
 
     def _failed(self, why: str) -> None:
         self._alarm = why

@@ -95,6 +95,13 @@ class Down(TeacherFault):
     """The server cannot be used. wait: seconds it asked to be left alone."""
 
 
+class Busy(Down):
+    """The server works, and wants to be asked less often: it is asked again later."""
+
+    def __init__(self, message: str, *, wait: float = 0.0):
+        super().__init__(message, retryable=True, wait=wait)
+
+
 class Late(TeacherFault):
     """No reply in time."""
 

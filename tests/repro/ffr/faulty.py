@@ -79,6 +79,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_hiccup(self, body: Any, n: int) -> None:
         self.reply(completion(GOOD)) if n == 3 else self.reply(b"", 503, Retry_After="0")
 
+    def do_limited(self, body: Any, n: int) -> None:
+        self.reply(completion(GOOD)) if n > 6 else self.reply(b"slow down", 429)
+
     def do_401(self, body: Any, n: int) -> None:
         self.reply(str(self.headers.get("Authorization")).encode(), 401)
 

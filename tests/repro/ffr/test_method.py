@@ -20,6 +20,7 @@ from evals.vlm import VLM
 from repro import needs, plan
 from repro.core.advantages import group_advantages
 from repro.core.data import Prompts, Records
+from repro.core.losses import LossConfig, group_loss
 from repro.core.packing import trees_of
 from repro.core.rollout import Sampler
 from repro.core.trainer import GroupTrainer
@@ -268,6 +269,48 @@ def test_best_of_group_trains_one_rollout(recipe: Recipe, prompts: Prompts, aske
         recipe, prompts, failed, [said(False, gold), said(True, gold), "x"], "ffr_best"
     )
     assert ffr.token_weights(done, scores).tolist() == [[0, 0], [1, 1], [0, 0]]
+
+
+def test_best_of_group_trains_it_as_if_it_were_alone(
+    recipe: Recipe, prompts: Prompts, asked: Any
+) -> None:
+    """Under the loss of the recipe: gradient of policy and KL, and what it is divided by."""
+    settings = recipe.arm("ffr_best").trainer
+    group = first(asked.video, [False] * 7 + [True])
+    ffr, done, _ = repaired(recipe, prompts, group, ["x"] * 7, "ffr_best")
+    valid = torch.ones(8, 5, dtype=torch.bool)
+    weights = ffr.token_weights(done, TokenScores(valid, torch.zeros(8, 5), torch.zeros(8, 5)))
+    kl_on, normaliser = ffr.loss_tokens
+    config = LossConfig(
+        beta=settings.beta, loss_type=settings.loss_type, kl_on=kl_on, normaliser=normaliser,
+        max_completion_length=settings.max_completion_length,
+    )  # fmt: skip
+    gains = group_advantages(torch.stack(list(ffr.rewards(done).values())).sum(0))
+    logp = torch.full((8, 5), -1.0, requires_grad=True)
+    ref = torch.linspace(-2, -0.5, 40).view(8, 5)
+    group_loss(logp, gains, weights, valid, config, ref_logp=ref).loss.backward()
+    (best,) = weights.sum(1).nonzero().flatten().tolist()
+    alone = torch.full((1, 5), -1.0, requires_grad=True)
+    one = slice(best, best + 1)
+    plain = replace(config, kl_on="valid", normaliser="valid")
+    group_loss(
+        alone, gains[one], torch.ones(1, 5), valid[one], plain, ref_logp=ref[one]
+    ).loss.backward()
+    assert logp.grad is not None and alone.grad is not None
+    torch.testing.assert_close(logp.grad[one], alone.grad)
+    assert logp.grad.abs().sum(1).nonzero().flatten().tolist() == [best]
+
+
+def test_the_trainer_asks_the_method_what_the_loss_counts(
+    trainer: Callable[..., GroupTrainer], loud: VLM
+) -> None:
+    """A step of ffr_best feels no KL of the other rollouts and is divided by the best ones."""
+    t = trainer("ffr_best", vlm=loud)
+    assert (t._loss_config().kl_on, t._loss_config().normaliser) == ("selected", "selected")
+    t.train()
+    assert 0 < t.metrics["n_failed"] and t.state.global_step == 1
+    t = trainer("ffr", vlm=loud, name="all")
+    assert (t._loss_config().kl_on, t._loss_config().normaliser) == ("valid", "valid")
 
 
 def test_the_tax_may_follow_the_group_s_success(

@@ -163,7 +163,8 @@ def test_a_rejected_patch_is_written_anew_once(server: Server, failure: Failure)
 @pytest.mark.parametrize(
     ("model", "status", "requests"),
     [
-        ("500", "backend_error", 3), ("401", "backend_error", 1), ("hiccup", "ok", 3),
+        ("500", "backend_error", 3), ("limited", "ok", 7), ("401", "backend_error", 1),
+        ("hiccup", "ok", 3),
         ("truncated", "invalid", 2), ("cut", "backend_error", 3), ("cutpatch", "invalid", 2),
         ("empty", "invalid", 2), ("blank", "invalid", 2), ("huge", "invalid", 2),
         ("latin", "invalid", 2), ("nonsense", "invalid", 2), ("length", "invalid", 2),
@@ -335,6 +336,16 @@ def test_names_that_are_none(name: str) -> None:
     with pytest.raises(BadInput) as caught:
         OpenAITeacher.named(name)
     assert "u:p" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["api-key=sk-SECRET", "sk-SECRET", "tokens=sk-SECRET",
+                                    "tools=sk-SECRET", "api-key=1&api-key=sk-SECRET"])  # fmt: skip
+def test_a_secret_among_the_options_is_not_repeated(option: str) -> None:
+    for name in (f"m@http://h/v1?{option}", f"m?{option}@http://h/v1"):
+        with pytest.raises(BadInput) as caught:
+            OpenAITeacher.named(name)
+        assert "SECRET" not in str(caught.value) and KEY in str(caught.value)
+    assert ("option api-key" in str(caught.value)) == option.startswith("api-key")
 
 
 def test_names() -> None:

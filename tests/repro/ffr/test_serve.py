@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from evals.benchmarks.jsonl import read
 from evals.errors import BadInput
-from evals.types import Protocol
-from evals.video import Wanted, read_clip
+from evals.types import Protocol, Sample
+from evals.video import Clips, Wanted, read_clip
 from repro.cli import cli
 from repro.ffr.cache import Cache
 from repro.ffr.gate import Gate
 from repro.ffr.openai_teacher import KEY
 from repro.ffr.patch import Patch
 from repro.ffr.remote import PATH, TOKEN, Remote, item
-from repro.ffr.serve import LARGEST, Library
+from repro.ffr.serve import LARGEST, Library, NotOurs
 from repro.ffr.service import Limits, Service
 from repro.ffr.teacher import Failure, Repair, named
 
@@ -186,6 +187,29 @@ def test_records_that_lead_out_of_the_folder(films: Films, tmp_path: Path) -> No
     with pytest.raises(BadInput, match="leads out of"):
         Library([replace(found[0], media=inside / ".." / "x.mp4")], inside, read_clip)
     Library([replace(found[0], media=inside / "b.mp4")], inside, read_clip)
+
+
+def test_the_pictures_of_a_record_come_with_it(tmp_path: Path) -> None:
+    for number, shade in enumerate((50, 200)):
+        Image.new("RGB", (28, 28), (shade,) * 3).save(tmp_path / f"{number}.png")
+    paths = (tmp_path / "0.png", tmp_path / "1.png")
+    asked = "What differs between <image> and <image>?"
+    sample = Sample("p", asked, "free-form", "the shade", "image", None, images=paths)
+    still = Sample("q", "Which is <image>?", "free-form", "x", "image", paths[0], images=paths[1:])
+    library = Library([sample, still], tmp_path, read_clip)
+    clips = Clips(Protocol("test", prompt="micro"))
+    for record in (sample, still):
+        here = Failure(record, clips.load(record), "hm", None, 0.0, 1)
+        there = library.failure(item(here))
+        assert there.clip is not None and here.clip is not None
+        assert there.clip.indices == here.clip.indices
+        assert len(there.clip.images) == len(record.images)
+        for one, other in zip(there.clip.images, here.clip.images, strict=True):
+            assert (one == other).all()
+    paths[1].unlink()
+    paths[1].symlink_to("/etc/hostname")  # changed since the start
+    with pytest.raises(NotOurs, match="leads out of"):
+        library.failure(item(here))
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from repro.ffr.breaker import Breaker
 from repro.ffr.cache import Cache, Replay
 from repro.ffr.gate import Gate
 from repro.ffr.patch import Patch
-from repro.ffr.service import Limits, Service
+from repro.ffr.service import Limits, Service, _began
 from repro.ffr.teacher import (
+    Busy,
     Down,
     Failure,
     Invalid,
@@ -249,6 +250,60 @@ def test_the_circuit_opens_probes_and_closes() -> None:
         assert not service.alarm and service.counts["opened"] == 2
 
 
+def test_a_server_that_is_asked_too_often_is_no_outage() -> None:
+    """24 calls at once are served, more are told to wait; all are served in the end."""
+
+    class Limited(Scripted):
+        async def patch(self, failure: Failure) -> Patch | None:
+            if self.now >= 24:
+                raise Busy("429")
+            return await super().patch(failure)
+
+    teacher = Limited(seconds=0.05)
+    with Service(teacher, limits=replace(QUICK, parallel=32)) as service:
+        assert statuses(service.start(failures(64)).result(LONG)) == ["ok"] * 64
+        assert service.counts["limited"] >= 8 and not service.counts["opened"]
+        assert not service.alarm and teacher.most <= 24
+
+
+def test_a_server_that_is_always_asked_too_often_is_one() -> None:
+    class Full(Scripted):
+        async def patch(self, failure: Failure) -> Patch | None:
+            raise Busy("429", wait=0.01)
+
+    with Service(Full(), limits=replace(QUICK, timeout=0.05, parallel=1)) as service:
+        found = statuses(service.start(failures(5)).result(LONG))
+        assert found == ["backend_error"] * 3 + ["circuit_open"] * 2 and "429" in service.alarm
+
+
+def test_calls_that_outlast_their_round_open_the_circuit() -> None:
+    class Hung(Scripted):
+        async def patch(self, failure: Failure) -> Patch | None:
+            self.calls.append(failure)
+            await asyncio.Event().wait()
+            return None
+
+    teacher = Hung(stores=False)
+    with Service(teacher, limits=replace(QUICK, parallel=4, pause=300.0)) as service:
+        assert statuses(service.start(failures(8)).result(0.2)) == ["timeout"] * 8
+        pending = service.start(failures(8))  # not waited for: no deadline is left to wait for
+        assert statuses(pending.result(LONG)) == ["circuit_open"] * 8
+        assert "when its round ended" in service.alarm and len(teacher.calls) == 4
+
+
+def test_a_call_made_late_in_a_round_is_no_failure() -> None:
+    with Service(Scripted(), limits=QUICK) as service:
+        now = time.monotonic()
+        _began.set(now - 1000)
+        service._taken_back(now - 400)
+        assert service._breaker.failures == 0
+        service._taken_back(now - 600)
+        assert service._breaker.failures == 1
+        service._closing = True  # what is taken back at the end says nothing
+        service._taken_back(now - 600)
+        assert service._breaker.failures == 1
+
+
 def test_the_breaker_itself() -> None:
     now = [0.0]
     breaker = Breaker(2, 10.0, 25.0, lambda: now[0])
@@ -324,6 +379,35 @@ def test_a_kept_patch_meets_todays_rules(cache: Cache) -> None:
     with Service(teacher, Gate(), cache, QUICK) as service:
         (repair,) = service.start([FAILURE]).result(LONG)
     assert (repair.status, repair.patch, service.counts["stale"]) == ("ok", PATCH, 1)
+
+
+def test_a_kept_patch_meets_todays_blind_test(cache: Cache) -> None:
+    def blind(case: object, words: str | None) -> float:
+        return float(words is not None)
+
+    teacher, strict = Scripted(), Gate(blind)
+    for gate, status, calls, tests in (
+        (Gate(), "ok", 1, 0), (Gate(), "cached", 1, 0),
+        (strict, "leak_rejected", 3, 3),  # the kept one and two new ones
+        (strict, "leak_rejected", 3, 1),  # remembered
+        (Gate(blind, bound=0.5), "leak_rejected", 5, 3), (Gate(blind, bound=1.0), "cached", 5, 1),
+        (Gate(), "cached", 5, 0), (None, "cached", 5, 0), (Gate(blind, audit=True), "cached", 5, 1),
+    ):  # fmt: skip
+        with Service(teacher, gate, cache, QUICK) as service:
+            (repair,) = service.start([FAILURE]).result(LONG)
+        assert (repair.status, len(teacher.calls)) == (status, calls), gate
+        assert service.counts["blind_tests"] == tests
+
+
+def test_a_refusal_holds_under_its_own_gate_alone(cache: Cache) -> None:
+    teacher = Scripted([LEAK, LEAK, LEAK])
+    for gate, status, calls in (
+        (Gate(), "leak_rejected", 2), (Gate(), "leak_rejected", 2),
+        (Gate(audit=True), "ok", 3), (None, "cached", 3), (Gate(), "leak_rejected", 3),
+    ):  # fmt: skip
+        with Service(teacher, gate, cache, QUICK) as service:
+            (repair,) = service.start([FAILURE]).result(LONG)
+        assert (repair.status, len(teacher.calls)) == (status, calls), gate
 
 
 def test_what_the_key_depends_on(tmp_path: Path) -> None:
