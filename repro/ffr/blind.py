@@ -41,7 +41,7 @@ class BlindStudent:
     checkpoint, since it is asked from another thread while training changes the student.
 
     prompt: id of evals.prompts under which the student is asked. name: of the checkpoint. Where the
-    gold is an interval p is 0 with and without a patch: rules alone guard those.
+    gold is an interval, or no option, p is 0 with and without a patch: rules alone guard those.
     """
 
     def __init__(self, vlm: VLM, prompt: str, orders: int = ORDERS, name: str = ""):
@@ -51,7 +51,7 @@ class BlindStudent:
         self._without: dict[tuple[object, ...], float] = {}
 
     def __call__(self, case: Case, words: str | None) -> float:
-        if not case.answer:
+        if not case.answer or (case.options and not case.letter):
             return 0.0
         if words is not None:
             return self._chance(case, words)

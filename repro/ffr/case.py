@@ -19,15 +19,18 @@ _SMALL_WORDS = """
     can could should may might must not no nor very just also too there here what which who whom
     whose when where why how all any both each few more most other some such only own same s t
 """
-_EMPTY = frozenset(re.findall("[a-z]+", _SMALL_WORDS))
+_SMALL_PAIRS = (
+    "一个 一本 一把 一只 一张 一条 一些 这个 那个 因为 为了 他的 她的 他们 我们 没有 可以 了一"
+)
+_EMPTY = frozenset([*re.findall("[a-z]+", _SMALL_WORDS), *_SMALL_PAIRS.split()])
 
 
 @dataclass(frozen=True)
 class Case:
     """A failure in the gate's eyes.
 
-    options: letter -> text, empty without options. letter, answer: the gold's letter, "" if there
-    are no options, and its text. span: the gold interval in seconds, None where there is none.
+    options: letter -> text, empty without options. letter, answer: the gold's letter, "" if it
+    names no option, and its text. spans: the gold intervals in seconds, any of which is right.
     frames, seconds: what the student is shown. duration: of the clip in seconds.
     """
 
@@ -36,7 +39,7 @@ class Case:
     options: Mapping[str, str]
     letter: str
     answer: str
-    span: tuple[float, float] | None
+    spans: tuple[tuple[float, float], ...]
     student: str
     frames: int
     seconds: tuple[float, ...]
@@ -47,15 +50,14 @@ class Case:
         """Raises BadInput for options without letters."""
         record, clip = failure.record, failure.clip
         options = option_texts(record.options)
-        letter = record.gold.strip()[:1] if options else ""
-        answer = options.get(letter, "") if options else record.gold
+        letter = _letter(record.gold, options)
+        answer = options.get(letter, record.gold)
         grounded = record.kind in ("temporal grounding", "grounded qa")
-        spans = intervals(record.gold) if grounded else []
-        span = spans[0] if spans else None
+        spans = tuple(intervals(record.gold)) if grounded else ()
         if record.kind == "temporal grounding":
             answer = ""
         return cls(
-            record.question, record.kind, options, letter, answer, span, failure.reply,
+            record.question, record.kind, options, letter, answer, spans, failure.reply,
             len(clip.indices) if clip else 0, clip.seconds if clip else (),
             clip.duration if clip else 0.0,
         )  # fmt: skip
@@ -73,7 +75,7 @@ class Case:
     @cached_property
     def telling(self) -> Mapping[str, frozenset[str]]:
         """Per option, the stems that tell it from the others and are not in the question."""
-        texts = self.options or {"": self.answer}
+        texts = {**self.options, self.letter: self.answer}
         bags = {
             letter: frozenset(stems(text)) - _EMPTY - self.stem for letter, text in texts.items()
         }
@@ -88,6 +90,16 @@ class Case:
     def others(self) -> Mapping[str, str]:
         """The wrong options."""
         return {k: v for k, v in self.options.items() if k != self.letter}
+
+
+def _letter(gold: str, options: Mapping[str, str]) -> str:
+    """The gold's option, as it is read from `B`, `b`, `(B)`, `B. blue` and `blue`; "" for none."""
+    found = re.match(r"\W*([A-Za-z])(?!\w)", gold)
+    for name in (found[1], found[1].upper()) if found else ():
+        if name in options:
+            return name
+    said = fold(gold).strip().lower()
+    return next((k for k, text in options.items() if fold(text).strip().lower() == said), "")
 
 
 def stems(text: str) -> list[str]:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from repro.ffr.case import Case, stem, stems
 from repro.ffr.patch import Patch
-from repro.ffr.readings import words
+from repro.ffr.readings import fold, lone, words
 
 # --- verdicts and letters ------------------------------------------------------------------------
 
@@ -44,6 +45,10 @@ _VERDICT = re.compile(
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
+_ABROAD = r"""答案 选项 选择 选\s[a-j] 正确 正解 答え 정답 правильн ответ إجابة respuesta
+    correcta réponse richtige antwort\b risposta resposta antwoord cevap odpowied"""
+#: The same in other languages.
+_VERDICT_ABROAD = re.compile("|".join(map(fold, _ABROAD.split())), re.IGNORECASE)
 #: Harmless turns that a rule would take for a verdict.
 _IDIOM = re.compile(
     r"\b(?:before|until|when|while|prior to)\s+(?:you\s+)?(?:\w+ing\s+to\s+)?"
@@ -62,6 +67,14 @@ _ORDINAL = re.compile(
     rf"{_LISTED}(?:s|ies)?\b"
     rf"|\b{_LISTED}s?\W+(?:(?:number|no|is|the|listed|at)\W+){{0,2}}{_PLACE}\b"
     r"(?!\W*(?:s\b|sec|frame))"
+    r"|\b(?:next|previous|following|preceding|adjacent|neighbou?ring)\W+"
+    r"(?:option|choice|alternative|candidate|possibility|entry|item)\b"
+    r"|\b(?:option|choice|alternative|entry|item)\W+(?:\w+\W+)?(?:after|before|above|below|beneath|under|beside|next\W+to)\b"
+    r"|\b(?:after|before|above|below|beneath|under|beside|next\W+to|following|preceding)\W+"
+    r"(?:the\W+)?(?:one\W+)?(?:that\W+|which\W+)?(?:you\W+(?:took|picked|chose|gave|selected|"
+    r"ticked|marked|answered)|yours|your\W+(?:choice|pick|answer|letter))\b"
+    r"|\b(?:one|next|previous|higher|lower|further|up|down)\W+(?:up\W+|down\W+)?(?:on|in)\W+"
+    r"(?:the|that|your)\W+list\b"
     r"|\blisted\s+(?:first|last|second|third)\b"
     r"|\b(?:top|bottom|head|end|first|last)\b.{0,12}\b(?:list|listed)\b"
     r"|\b(?:alpha|bravo|charlie|foxtrot)\b|\bvowel\b|\balphabet\b"
@@ -80,19 +93,22 @@ _SMALL = re.compile(
 )
 _SIGN = re.compile(r"\bletters? ([a-z])\b")  # how Unicode names an emoji of a letter
 _ALONE = re.compile(r"(?<![\w'’/-])([A-Z])(?![\w'’/])")
+#: Small letters that are no English word by themselves; no part of e.g. and its like.
+_ALONE_SMALL = re.compile(r"(?<![\w'’/.-])([b-hj](?![\w'’/]|\.\w)|a(?=\s*[:;,!)]|\.?\s*$))")
 
 
 #: What never follows an article.
 _NO_NOUN = re.compile(
     r"\s+(?:it|is|was|are|were|be|can|cannot|can't|could|would|should|must|will|may|might|does|did|"
     r"has|had|fits|seems|looks|matches|for|and|or|not|in|on|at|as|by|of|to|because|which|that|"
-    r"here|instead|again|then|wins|stands|holds|rather)\b"
+    r"here|instead|again|then|wins|stands|holds|rather|ist|est|es|passt|stimmt|convient)\b"
+    r"|\s+\w+[^\W_s]s\s+(?:what|why|how|the|it|all|everything|best|better|frames?\s+\d)\b"
 )
 
 
 def verdict(text: str) -> bool:
     """A phrase that states or demands an answer, whatever the answer is."""
-    return bool(_VERDICT.search(_IDIOM.sub(" ", text)))
+    return bool(_VERDICT.search(_IDIOM.sub(" ", text)) or _VERDICT_ABROAD.search(text))
 
 
 def ordinal_option(text: str) -> bool:
@@ -102,9 +118,12 @@ def ordinal_option(text: str) -> bool:
 
 def letter(text: str, options: Mapping[str, str], question: str = "") -> bool:
     """An option's letter, case kept. Letters that the question uses as names do not count."""
-    known = {k.upper() for k in options} - set(_ALONE.findall(question))
+    named_there = {n.upper() for n in (*_ALONE.findall(question), *_ALONE_SMALL.findall(question))}
+    known = {k.upper() for k in options} - named_there
     if not known:
         return False
+    if known & {n.upper() for n in _ALONE_SMALL.findall(text)}:
+        return True
     named = [*_QUOTED.findall(text), *_CALLED.findall(text), *_SMALL.findall(text)]
     named += _SIGN.findall(text)
     if known & {n.upper() for n in named}:
@@ -151,7 +170,7 @@ class Read:
             stem("".join(raw[i : i + n])) for n in (2, 3) for i in range(len(raw) - n + 1)
             if min(len(w) for w in raw[i : i + n]) < 4
         }  # fmt: skip
-        return cls(f" {' '.join(cut)} ", frozenset(cut) | pieces, tuple(raw))
+        return cls(f" {' '.join(cut)} ", frozenset(cut) | pieces | lone(text), tuple(raw))
 
     def has(self, term: str) -> bool:
         """Whether a term, one word or several, is said."""
@@ -214,7 +233,9 @@ def names(text: str, case: Case) -> str | None:
         return None
     if len(telling) <= 2:
         return "a word that makes up the gold"
-    if hits - case.said:
+    # A student that went through all the options said nothing of its own with the gold's words.
+    own = case.said if 2 * len(case.said & set(telling)) <= len(telling) else frozenset()
+    if hits - own:
         return "a word of the gold that neither question nor student used"
     return "half of the gold's words" if 2 * len(hits) >= len(telling) else None
 
@@ -232,11 +253,36 @@ Lexicon = Mapping[str, Mapping[str, tuple[str, ...]]]
 @cache
 def lexicon() -> Lexicon:
     """Class -> member -> synonyms."""
-    data = yaml.safe_load((Path(__file__).parent / "lexicon.yaml").read_text(encoding="utf-8"))
     return {
-        name: {_said(member): tuple(map(_said, others)) for member, others in members.items()}
-        for name, members in data.items()
+        name: {
+            _said(member): (*map(_said, others), *abroad().get(name, {}).get(_said(member), ()))
+            for member, others in members.items()
+        }
+        for name, members in _data().items()
+        if name != "abroad"
     }
+
+
+@cache
+def abroad() -> Lexicon:
+    """Of some classes, member -> words of other languages; a gold in one of them belongs there."""
+    return {
+        name: {member: tuple(others.split()) for member, others in members.items()}
+        for name, members in _data()["abroad"].items()
+    }
+
+
+@cache
+def _data() -> Mapping[str, Any]:
+    text = (Path(__file__).parent / "lexicon.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)  # type: ignore[no-any-return]
+
+
+@cache
+def _members(name: str) -> frozenset[str]:
+    """Stems of a class's members, in other languages too."""
+    foreign = (term for terms in abroad().get(name, {}).values() for term in terms)
+    return frozenset(_cut(term)[0] for term in foreign if _cut(term))
 
 
 def _said(value: object) -> str:
@@ -283,7 +329,7 @@ def active(case: Case) -> Iterable[str]:
         if name == "acts" or case.kind in ("numerical", "regression"):
             continue
         opening = said[:1] if name == "presence" else said
-        if any(w in members for w in opening):
+        if any(w in members or stem(w) in _members(name) for w in opening):
             yield name
 
 
@@ -301,10 +347,17 @@ def classes(text: str, case: Case) -> str | None:
     return None
 
 
+_ARROW = re.compile(
+    r"[\u2190-\u21ff\u2794-\u27be\u27f0-\u27ff\u2900-\u297f«»‹›◀▶◄►◁▷]|[-=~]+>|<[-=~]+|>>+|<<+"
+)
+
+
 def placed(patch: Patch, case: Case) -> str | None:
-    """(e) for what is not a word: a box where a place is asked for."""
+    """(e) for what is not a word: a box or an arrow where a place is asked for."""
     if "direction" not in active(case):
         return None
+    if _ARROW.search(patch.words):
+        return "an arrow where the question asks for a place"
     if any(r.x2 - r.x1 < 0.75 or r.y2 - r.y1 < 0.75 for r in patch.regions):
         return "a region where the question asks for a place"
     return None

@@ -24,9 +24,18 @@ _LATIN = re.compile(
     r"LATIN (?:(?:SMALL|CAPITAL) LETTER(?: TURNED| REVERSED| OPEN| DOTLESS| SCRIPT)?"
     r"|LETTER SMALL CAPITAL) ([A-Z])\b"
 )
+#: What a letter is upside down, other than itself.
+_TURNED = dict(zip("ɐqɔpǝɟƃɓᵷᴉɾʞɯuodbɹʇnʌʍʎɥlsxz", "abcdefgggijkmnopqrtuvwyhlsxz", strict=True))
 _LEET = str.maketrans("0134578@$!|", "oieastbasil")
 _SYMBOLS = ("So", "Sk")
-WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+#: Letters of scripts that are written without spaces, or whose words grow endings (chosen).
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    "\uf900-\ufaff\U00020000-\U0002ffff"
+)
+_SEAM = re.compile(rf"(?<=[{_UNSPACED}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_UNSPACED}])")
+_RUN = re.compile(rf"[{_UNSPACED}]+")
+WORD = re.compile(r"[^\W_]+(?:'[a-z]+)?")
 _SINGLES = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Za-z][\s\-_.,·*/+|~]{1,2}){2,}[A-Za-z](?![A-Za-z0-9])"
 )
@@ -36,6 +45,9 @@ _BITS = re.compile(r"\b(?:[01]{8}[\s,]*)+\b")
 _DECIMALS = re.compile(r"\b(?:\d{2,3}[\s,;-]+){1,}\d{2,3}\b")
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4}|&#x?[0-9a-fA-F]+;)+")
+
+
+_UPSIDE = re.compile("[ɐɔǝɟƃɓᵷᴉɾʞɯɹʇʌʍʎɥ]")
 
 
 def fold(text: str) -> str:
@@ -55,7 +67,7 @@ def fold(text: str) -> str:
             out.append("-")
         else:
             out.append(_like(char))
-    return "".join(out)
+    return _SEAM.sub(" ", unicodedata.normalize("NFC", "".join(out)))
 
 
 @lru_cache(4096)
@@ -88,14 +100,25 @@ def hidden(text: str) -> bool:
 
 def words(text: str) -> list[str]:
     """Lower-case words and numbers of a folded text."""
-    return WORD.findall(text.lower().replace("’", "'"))
+    found: list[str] = []
+    for word in WORD.findall(text.lower().replace("’", "'")):
+        if _RUN.fullmatch(word) is None:
+            found.append(word.removeprefix("ال") or word)  # the Arabic article
+        else:
+            found += [word[i : i + 2] for i in range(max(1, len(word) - 1))]
+    return found
+
+
+def lone(text: str) -> set[str]:
+    """Every letter of the scripts whose `words` are pairs of letters."""
+    return {letter for run in _RUN.findall(text) for letter in run}
 
 
 @lru_cache(64)
 def readings(text: str) -> tuple[str, ...]:
     """The text folded, then every other way to read it that gives something else."""
     plain = fold(text)
-    found = [plain, *_respelled(plain), *decoded(text)]
+    found = [plain, *_respelled(plain), *_turned(text), *decoded(text)]
     return tuple(dict.fromkeys(found))
 
 
@@ -110,7 +133,25 @@ def _respelled(plain: str) -> list[str]:
     squeezed = re.sub(r"([A-Za-z])\1{2,}", r"\1", plain)
     tokens = words(plain)
     backwards = " ".join(w[::-1] for w in tokens if len(w) > 2)
-    return [joined, unbroken, leet, squeezed, backwards, _rot13(plain)]
+    return [joined, unbroken, leet, squeezed, backwards, _rot13(plain), *_pig_latin(tokens)]
+
+
+def _pig_latin(tokens: list[str]) -> list[str]:
+    """`ellowyay`, `ueblay` and `onway` read back, each by every number of letters moved."""
+    found = []
+    for word in tokens:
+        if len(word) > 4 and word.endswith("ay"):
+            bare = word[:-2]
+            found += [bare[-n:] + bare[:-n] for n in (1, 2, 3) if n < len(bare)]
+            found += [bare[:-1]] if bare[-1] in "wyh" else []
+    return [" ".join(found)] if found else []
+
+
+def _turned(text: str) -> list[str]:
+    """Words written upside down, where a letter shows that some are."""
+    words_ = [w for w in text.lower().split() if not w.isascii() and _UPSIDE.search(w)]
+    found = " ".join("".join(_TURNED.get(c, c) for c in reversed(w)) for w in words_)
+    return [found] if found else []
 
 
 def _rot13(text: str) -> str:
@@ -166,7 +207,9 @@ def encoded(text: str) -> bool:
             return True
     if re.search(r"\b[01]{7,}\b|\\[ux][0-9a-fA-F]{2}|&#|%[0-9A-F]{2}%", text):
         return True
-    if re.search(r"\b0x[0-9a-fA-F]+\b|#[0-9a-fA-F]{6}\b", text):
+    if re.search(r"\b0x[0-9a-fA-F]+\b|#[0-9a-fA-F]{6}\b|\b(?:rgb|hsl|hsv|cmyk)a?\b", text.lower()):
+        return True
+    if re.search(r"\b(?=[A-F]*\d)(?=\d*[A-F])(?:[0-9A-F]{6}|[0-9A-F]{8})\b", text.upper()):
         return True
     hexes = re.findall(r"\b[0-9a-f]{8,}\b", text.lower())
     return any(re.search("[a-f]", h) and re.search(r"\d", h) for h in hexes) or bool(

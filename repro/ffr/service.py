@@ -296,6 +296,7 @@ class Service:
         rng = np.random.default_rng(derive(failure.seed, "backoff"))
         most, tried, limited = self.limits.pause, 0, 0
         until = time.monotonic() + self.limits.timeout
+        fault: Down
         while True:
             try:
                 return await self._once(failure)

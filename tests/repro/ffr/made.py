@@ -74,10 +74,37 @@ CASES = {
 }  # fmt: skip
 
 
+#: Questions of further forms, with leaks and clean patches of their own.
+MORE = {
+    "windows": failure("When is the red square in sight?", "temporal grounding", [],
+                       "[2.0, 3.0] or [5.0, 6.0]", "from 0 to 1"),
+    "lower": failure("What colour is the circle?", "multiple choice", COLOURS, "b", "red, so A"),
+    "bracketed": failure("What colour is the circle?", "multiple choice", COLOURS, "(B)", "red"),
+    "chinese": failure("圆形是什么颜色？", "multiple choice", ["A. 红色", "B. 蓝色",
+                       "C. 绿色"], "B",
+                       "我看到红色的圆形。"),
+    "chinese sign": failure("招牌上写的是什么？", "OCR", [], "面包店", "招牌上写的是花店。"),
+    "russian": failure("Что он держит?", "multiple choice", ["A. мяч", "B. книгу", "C. зонт"], "B",
+                       "Он держит мяч."),
+    "duration": failure("For how many seconds does he run?", "numerical", [], "4", "He runs 6 s"),
+    "second": failure("At which second does the bell ring?", "numerical", [], "7", "at 3 s"),
+    "share": failure("How much of the glass is full?", "multiple choice",
+                     ["A. 25%", "B. 50%", "C. 75%"], "B", "25%, so A"),
+    "three": failure("How many times does he knock?", "numerical", [], "3", "twice"),
+    "four": failure("How many shapes are there?", "numerical", [], "4", "2"),
+    "listed": failure("Why does she leave?", "multiple choice",
+                      list(CASES["motive"].record.options), "B",
+                      " ".join(CASES["motive"].record.options)),
+    "german": failure("Was liegt auf dem Tisch?", "multiple choice",
+                      ["A. ein Apfel", "B. ein Löffel"], "B", "Ein Apfel."),
+}  # fmt: skip
+
+
 def gold(f: Failure) -> tuple[str, str]:
     """The gold's letter and text."""
     options = option_texts(f.record.options)
-    return (f.record.gold, options[f.record.gold]) if options else ("", f.record.gold)
+    letter = f.record.gold.upper()
+    return (letter, options[letter]) if options else ("", f.record.gold)
 
 
 def patch(guidance: str, **fields: object) -> Patch:
@@ -169,6 +196,33 @@ def codes(text: str) -> Iterator[str]:
     yield "".join(f"\\u{ord(c):04x}" for c in text)
 
 
+MORE_LEAKS = {
+    "windows": ("It is in sight from 5.0 s to 6.0 s.", "The second time it begins at 5.0 s.",
+                "See frames 10 to 11, it ends there."),
+    "lower": ("It is blue.", "Look at frame 5: b.", "b fits frame 5", "The tone of the sea."),
+    "bracketed": ("It is blue.", "B fits frame 5", "Look at (b)."),
+    "chinese": ("它是蓝色的。", "请看第5帧，蓝色的圆形。", "答案是B。", "选B。", "圆形是青色。"),
+    "chinese sign": ("写的是面包店。", "请看“面包店”三个字。"),
+    "russian": ("Он держит книгу.", "У него в руке книга, см. кадр 5, это книгу он взял."),
+    "duration": ("He runs for 4 seconds.", "He runs from 1.0 s to 5.0 s.", "It takes 4 s."),
+    "second": ("Look at t=7 s.", "It rings at 7 s."),
+    "share": ("It is filled to 50 percent.", "50 % is what frame 5 shows."),
+    "three": ("He knocks a third time.", "Three of the knocks are loud.",
+              "In frame 5, 3 knocks end."),
+    "four": ("In frame 5, 4 shapes can be seen.", "In frames 4, 5 and 4 shapes are left."),
+    "listed": ("Watch what she buries.", "Watch what she does to the evidence."),
+    "german": ("Es ist ein Löffel.", "Ein Loffel liegt dort."),
+    "colour": ("blauw", "blå", "mavi", "niebieski", "azul", "Its shade is 1E4DFF.", "ǝnlq",
+               "ueblay",
+               "b fits frame 5", "Look at frame 5: b.", "The entry right after the one you took.",
+               "The next option.", "It is below the one you picked."),
+    "shape": ("A dreieck.", "ǝlƃuɐᴉɹʇ", "riangletay", "c explains what frame 5 shows."),
+    "direction": ("It goes →", "It rolls this way: ->", "It rolls ==>", "à droite",
+                  "naar rechts"),
+    "cause": ("A explains what frame 5 shows.", "a: see frame 5"),
+}  # fmt: skip
+
+
 def leaks() -> Iterator[Made]:
     """Every kind of made leak."""
     for name, f in CASES.items():
@@ -198,6 +252,9 @@ def leaks() -> Iterator[Made]:
             yield Made("elimination", f, patch(f"It is not {', not '.join(others)}."))
             yield Made("elimination", f, patch(f"Rule out {' and '.join(others)}."))
             yield Made("elimination", f, patch(f"Neither {' nor '.join(others)} can be seen."))
+    for name, said_ in MORE_LEAKS.items():
+        for words in said_:
+            yield Made("further", {**CASES, **MORE}[name], patch(words, key_frames=(1, 5, 14)))
     yield from _pointing()
 
 
@@ -207,6 +264,10 @@ def _pointing() -> Iterator[Made]:
     yield Made("pointing", CASES["direction"], patch("Look.", regions=(where,)))
     yield Made("pointing", CASES["locate"], patch("Look.", key_frames=(4, 5)))
     yield Made("pointing", CASES["locate"], patch("Look.", temporal_markers=("2.00 s to 3.00 s",)))
+    yield Made("pointing", MORE["windows"], patch("Look.", key_frames=(10, 11)))
+    yield Made("pointing", MORE["windows"], patch("Look.", key_frames=(4, 5, 10, 11)))
+    three = tuple(Region(5, x / 10, 0.2, x / 10 + 0.1, 0.4) for x in (1, 4, 7))
+    yield Made("pointing", CASES["count"], patch("Look.", regions=three))
 
 
 def _injected(f: Failure, order: str) -> Made:
@@ -245,6 +306,28 @@ _WIDER = {
 }  # fmt: skip
 
 
+MORE_CLEAN = {
+    "windows": ("Go through frames 2 to 13.", "It may be seen more than once.",
+                "Look from 0.5 s on."),
+    "lower": ("Look at frame 5, e.g. at its edge.", "Look at the circle, i.e. the round one."),
+    "chinese": ("请再看一遍第5帧。", "注意圆形，不要只看开头。", "Look at frame 5 again."),
+    "chinese sign": ("请放大第5帧。", "第一个字你看错了。"),
+    "russian": ("Посмотри ещё раз на кадр 5.", "Смотри на его правую руку."),
+    "duration": ("See frames 2 to 13.", "Find the frame in which he stops.", "Look at t=2.5 s."),
+    "second": ("Look between 5.0 s and 7.5 s.", "Listen to nothing, look at the bell from 4 s on."),
+    "share": ("Look at the glass in frame 5.", "Compare the full part with the empty one."),
+    "three": ("Look a second time at frames 4, 5 and 6.", "Two of the knocks are quick."),
+    "four": ("Two of the shapes look alike.", "See frames 4, 5 and 6 carefully.",
+             "In frames 4, 5 and 6 look at each corner.",
+             "Some lie within 20 percent of the edge."),
+    "listed": ("Watch what she takes with her.", "Look at her hands in frames 4 to 6."),
+    "colour": ("Look once more, today's light is no help.", "It may delay what you see.",
+               "The display in frame 5 is not meant.", "Look at the one after the cut."),
+    "direction": ("Follow it from frame 4 to frame 6.", "Look past the door."),
+    "count": ("See frames 4, 5 and 6 again.", "Look at frame 5, and at frame 6."),
+}  # fmt: skip
+
+
 def clean() -> Iterator[Made]:
     """Patches that say where to look and no more."""
     for name, f in CASES.items():
@@ -259,6 +342,10 @@ def clean() -> Iterator[Made]:
             if number % 4 == 2 and name != "locate":
                 fields["temporal_markers"] = ("1.5 s to 3.5 s",)
             yield Made("clean", f, patch(words, **fields))
+    for name, said in MORE_CLEAN.items():
+        for words in said:
+            f = {**CASES, **MORE}[name]
+            yield Made("clean", f, patch(words, key_frames=tuple(range(2, 14))))
 
 
 # --- held out ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from repro.ffr.case import Case, stem
 from repro.ffr.gate import BOUND, RULES, Gate
 from repro.ffr.patch import Patch, Region
 from repro.ffr.readings import decoded, fold, readings
+from repro.ffr.readings import words as words_of
 from repro.ffr.teacher import Failure, named
 
 
@@ -61,15 +62,16 @@ def refused(items: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
 def test_made_leaks_are_refused() -> None:
     hits, all_ = refused(made.leaks())
     assert all_.total() >= 200 and all_ >= Counter(
-        direct=100, letter=70, paraphrase=60, lookalike=60, code=60, injection=48, elimination=30
-    )
+        direct=100, letter=70, paraphrase=60, lookalike=60, code=60, injection=48, elimination=30,
+        further=50, pointing=6,
+    )  # fmt: skip
     missed = all_ - hits
     assert missed <= Counter(paraphrase=2), missed  # 58 of 60; everything else is refused
 
 
 def test_clean_patches_pass() -> None:
     hits, all_ = refused(made.clean())
-    assert all_["clean"] >= 200 and hits["clean"] <= 1  # 1 of 240
+    assert all_["clean"] >= 270 and hits["clean"] <= 1  # 1 of 275
 
 
 def test_hidden_words_that_the_gate_was_not_made_for() -> None:
@@ -84,10 +86,10 @@ def test_hidden_words_that_the_gate_was_not_made_for() -> None:
 
 def test_phrasings_that_the_gate_was_not_made_for() -> None:
     hits, all_ = refused(made.heldout())
-    assert all_ == Counter(direct=29, letter=10, elimination=11, paraphrase=39, clean=54)
-    assert hits["direct"] >= 28 and hits["letter"] == 10 and hits["elimination"] >= 9
-    assert hits["paraphrase"] >= 17  # 44 %: rules do not know the world
-    assert hits["clean"] <= 4  # 7 %
+    assert all_ == Counter(direct=63, letter=20, elimination=14, paraphrase=51, clean=85)
+    assert hits["direct"] >= 61 and hits["letter"] == 20 and hits["elimination"] >= 11
+    assert hits["paraphrase"] >= 22  # 43 %: rules do not know the world
+    assert hits["clean"] <= 4  # 5 %
 
 
 def test_the_oracle_passes_and_the_leaky_teacher_does_not(films: Callable[..., Path]) -> None:
@@ -205,6 +207,31 @@ def test_the_blind_test_has_a_bound() -> None:
         found = gate.test(patch, case)
         assert (found is not None) == refused_
     assert Gate().id != Gate(lambda c, w: 0.0).id != Gate(audit=True).id
+
+
+def test_a_gold_is_read_as_the_graders_read_it() -> None:
+    record = made.CASES["colour"].record
+    for gold in ("B", "b", "(B)", "B.", "b)", "B. blue", "blue"):
+        case = Case.of(replace(made.CASES["colour"], record=replace(record, gold=gold)))
+        assert (case.letter, case.answer) == ("B", "blue")
+        assert GATE.check(made.patch("It is blue."), case) is not None
+    odd = Case.of(replace(made.CASES["colour"], record=replace(record, gold="purple")))
+    assert (odd.letter, odd.answer) == ("", "purple")
+    assert GATE.check(made.patch("It is purple."), odd) is not None
+
+
+def test_every_gold_interval_is_guarded() -> None:
+    case = Case.of(made.MORE["windows"])
+    assert case.spans == ((2.0, 3.0), (5.0, 6.0))
+    wide = made.patch("Look there.", key_frames=tuple(range(2, 14)))
+    assert GATE.check(wide, case) is None
+    for frames in ((4, 5), (10, 11), (0, 4, 5), (4, 5, 10, 11)):
+        assert GATE.check(replace(wide, key_frames=frames), case) is not None
+
+
+def test_scripts_without_spaces_are_read_in_pairs() -> None:
+    assert words_of(fold("第5帧蓝色")) == ["第", "5", "帧蓝", "蓝色"]
+    assert words_of(fold("사과를")) == ["사과", "과를"] and words_of("книгу, он") == ["книгу", "он"]
 
 
 def test_reasons_do_not_repeat_the_gold() -> None:
