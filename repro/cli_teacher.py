@@ -67,7 +67,8 @@ def probe(
 ) -> None:  # fmt: skip
     """Send one example: the patch, the leak gate's view of it, and what the student would read.
 
-    The key of an openai: teacher is read from $REPRO_TEACHER_KEY. Exit code 4 if the teacher does
+    The key of an openai: teacher is read from $REPRO_TEACHER_KEY, its address, where the name has
+    none, from $REELPROOF_TEACHER_URL. Exit code 4 if the teacher does
     not answer.
 
     \b
@@ -77,13 +78,14 @@ def probe(
       repro teacher probe --teacher "openai:glm@http://localhost:8000/v1?tools=1"
     """
     from repro.ffr import probe as probing
+    from repro.ffr.asking import addressed
     from repro.ffr.teacher import named
 
     found, _ = probing.samples(data, videos)
     sample = probing.chosen(found, record)
     gate = probing.gate_with(blind, prompt)
     probed = probing.probe(
-        named(name), sample, reply=reply, frames=frames, fields=fields, gate=gate
+        named(addressed(name)), sample, reply=reply, frames=frames, fields=fields, gate=gate
     )
     if as_json:
         show_json(probed.as_dict())
@@ -108,6 +110,8 @@ def _show(probed: Probed) -> None:
             ("status", f"{repair.status}, {repair.seconds:.2f} s" + (f", {used}" if used else "")),
         ],
     )
+    if probed.why:
+        click.echo(f"why: {probed.why}")
     if probed.alarm:
         click.echo(f"alarm: {probed.alarm}")
     if probed.patch is not None:

@@ -303,7 +303,8 @@ def _refusal(response: Any) -> Down:
     if code == 429:
         return Busy(f"the server answered {code}: too many requests at once", wait=wait)
     retryable = code in (408, 409, 425) or code >= 500
-    return Down(f"the server answered {code}", retryable=retryable, wait=wait)
+    hint = "; one that cannot keep to a schema wants guided=0" if code in (400, 422) else ""
+    return Down(f"the server answered {code}{hint}", retryable=retryable, wait=wait)
 
 
 @contextmanager

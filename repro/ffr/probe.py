@@ -23,7 +23,7 @@ from repro.ffr.gate import RULES, Finding, Gate
 from repro.ffr.gate import Stage as GateStage
 from repro.ffr.patch import Fields, Patch, as_dict, render
 from repro.ffr.service import Limits, Service
-from repro.ffr.teacher import Failure, Repair, Teacher
+from repro.ffr.teacher import Failure, Repair, Teacher, TeacherFault
 
 FILMS = 10  # of the example (chosen)
 
@@ -60,7 +60,8 @@ def wrong(sample: Sample) -> str:
 class Probed:
     """A failure, its repair, every rule's view of the patch, and what the student would read.
 
-    patch: of the repair, or where that was refused what the teacher last gave.
+    patch: of the repair, or where that was refused what the teacher last gave. why: what went wrong
+    with the teacher's last reply, "" if nothing did.
     """
 
     failure: Failure
@@ -70,6 +71,7 @@ class Probed:
     reading: str
     alarm: str
     stages: tuple[GateStage, ...] = tuple(RULES)
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For --json. It shows the gold, which is the caller's own."""
@@ -77,6 +79,7 @@ class Probed:
         return {
             "record": record.id, "question": record.question, "options": list(record.options),
             "gold": record.gold, "reply": self.failure.reply, "status": self.repair.status,
+            "why": self.why,
             "patch": as_dict(self.patch) if self.patch else None,
             "gate": {stage: self.view(stage) for stage in self.stages} if self.patch else {},
             "student_reads": self.reading, "usage": dict(self.repair.usage),
@@ -89,16 +92,22 @@ class Probed:
 
 
 class _Noting:
-    """A teacher that remembers what it last gave."""
+    """A teacher that remembers what it last gave, or why it gave nothing."""
 
     def __init__(self, teacher: Teacher):
-        self.teacher, self.last = teacher, None
+        self.teacher, self.last, self.why = teacher, None, ""
         self.id, self.second_try, self.stores = teacher.id, teacher.second_try, teacher.stores
 
     last: Patch | None
 
     async def patch(self, failure: Failure) -> Patch | None:
-        self.last = await self.teacher.patch(failure)
+        self.why = "no reply in time"
+        try:
+            self.last = await self.teacher.patch(failure)
+        except TeacherFault as fault:
+            self.why = str(fault)
+            raise
+        self.why = ""
         return self.last
 
     async def close(self) -> None:
@@ -123,7 +132,7 @@ def probe(
     seconds = clip.seconds if clip else ()
     reading = render(repair.patch, fields, seconds) if repair.patch else ""
     stages: tuple[GateStage, ...] = (*RULES, "blind") if gate.blind else tuple(RULES)
-    return Probed(failure, repair, noting.last, tuple(findings), reading, alarm, stages)
+    return Probed(failure, repair, noting.last, tuple(findings), reading, alarm, stages, noting.why)
 
 
 def _findings(gate: Gate, patch: Patch, case: Case) -> list[Finding]:

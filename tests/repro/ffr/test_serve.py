@@ -230,6 +230,9 @@ def test_probe(films: Films) -> None:
     assert told["gate"]["phrases"].startswith("a phrase") and told["gate"]["form"] == "passes"
     assert run("probe", *data, "--record", "nope").exit_code == 2
     assert run("probe", *data, "--teacher", "gpt").exit_code == 2
+    here = "http://127.0.0.1:9/v1"  # nobody listens
+    gone = run("probe", *data, "--teacher", "openai:m", REELPROOF_TEACHER_URL=here)
+    assert gone.exit_code == 4 and f"why: {here} cannot be reached" in gone.output, gone.output
     content = run("probe", *data, "--fields", "content")
     assert "Key frames" not in content.output
     retry = json.loads(run("probe", *data, "--teacher", "retry", "--json").output)
