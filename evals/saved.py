@@ -4,7 +4,8 @@
 |-------------------------------------------------|-------------------------|---------------------|
 | rows `{"id", "reply"}`                          | the benchmark's         | the benchmark's     |
 | rows `{"reply", "answer", "type", ["options"]}` | the row's               | the row's           |
-| rows of our own runs (`gold`, `kind`)           | the row's               | the benchmark's     |
+| rows of our own runs (`gold`, `kind`)           | the row's               | the row's; of a     |
+|                                                 |                         | choice: benchmark's |
 | lmms-eval `*_samples_*.jsonl`                   | `target`                | `doc`               |
 | VLMEvalKit .xlsx, .tsv                          | `answer`                | the other columns   |
 
@@ -28,7 +29,7 @@ from typing import Any, get_args
 from evals import foreign
 from evals.benchmarks import OWNED, Benchmark
 from evals.errors import BadInput, EnvironmentFault
-from evals.types import Kind, Reply, Sample
+from evals.types import LOST, Kind, Outcome, Reply, Sample
 
 #: What the tools write instead of a reply when their API failed.
 FAILURES = ("Failed to obtain answer via API.", "API Error")
@@ -37,7 +38,7 @@ _LARGEST = 2**30  # bytes of an unpacked spreadsheet (chosen)
 
 @dataclass(frozen=True)
 class Saved:
-    """One saved reply and its question. `failed`: the tool recorded a failure of its API."""
+    """One saved reply and its question. `failed`: a failure was recorded instead of a reply."""
 
     sample: Sample
     reply: Reply
@@ -60,13 +61,16 @@ def read(
 ) -> Replies:
     """The replies of a file.
 
-    questions: loads the benchmark; only asked for rows of ours, which name their question by id.
+    questions: loads the benchmark; only asked where rows of ours do not carry all that scoring
+    takes, and name their question by id.
     benchmark: lmms-eval's documents are read by that benchmark's own file where it can. kind: of
     every question whose row does not name one. Raises BadInput naming the line or row that cannot
     be used.
     """
-    tool, records = _records(path)
-    known = {s.id: s for s in questions().samples} if questions and tool == "rows" else None
+    tool, given = _records(path)
+    records = list(given)
+    whole = tool != "rows" or all(_whole(record, kind) for _, record in records)
+    known = {s.id: s for s in questions().samples} if questions and not whole else None
     owner = foreign.Owner(benchmark) if tool == "lmms-eval" and benchmark in OWNED else None
     pairs: list[Saved] = []
     seen: Counter[str] = Counter()
@@ -83,9 +87,11 @@ def read(
             seen[sample.id] += 1
             if seen[sample.id] > 1:
                 sample = replace(sample, id=f"{sample.id}#{seen[sample.id]}")
+        cut = record.get("outcome") == Outcome.TRUNCATED
+        lost = record.get("outcome") in LOST
         for text in replies:
-            reply = Reply(text, tokens=0, finished=bool(record.get("finished", True)))
-            pairs.append(Saved(sample, reply, failed=text.strip() in FAILURES))
+            reply = Reply(text, tokens=0, finished=bool(record.get("finished", not cut)))
+            pairs.append(Saved(sample, reply, failed=lost or text.strip() in FAILURES))
     if not pairs:
         raise BadInput(f"{path} holds no reply")
     return Replies(tool, tuple(pairs))
@@ -179,10 +185,21 @@ def _sheet(path: Path) -> Iterator[tuple[str, Any]]:
 # --- rows --------------------------------------------------------------------------------------
 
 
+def _whole(record: Any, kind: Kind | None) -> bool:
+    """Whether a row says all that scoring takes: its gold, its kind and the options of a choice."""
+    if not isinstance(record, dict) or record.get("answer", record.get("gold")) is None:
+        return False
+    of = record.get("type", record.get("kind", kind))
+    return of is not None and (of not in ("multiple choice", "grounded qa") or "options" in record)
+
+
 def _row(
     record: Mapping[str, Any], where: str, known: Mapping[str, Sample] | None, kind: Kind | None
 ) -> tuple[Sample, list[str]]:
-    replies = foreign.texts(record.get("reply"), where, "reply")
+    outcome = record.get("outcome")
+    if outcome is not None and outcome not in LOST and record.get("reply") is None:
+        raise BadInput(f"{where}: its reply was not kept; repro eval --save-replies keeps them")
+    replies = [""] if outcome in LOST else foreign.texts(record.get("reply"), where, "reply")
     if known is not None:
         if str(record.get("id")) not in known:
             raise BadInput(f"{where}: the benchmark has no question {record.get('id')!r}")

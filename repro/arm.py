@@ -163,7 +163,7 @@ def _trainer(
 
     chosen = recipe.arm(arm)
     if chosen.method == SUPERVISED:
-        return _supervised(recipe, seed, out, settings, vlm, pool, progress)
+        return _supervised(recipe, arm, seed, out, settings, vlm, pool, progress)
     methods = importlib.import_module(f"repro.{recipe.paper}.method").METHODS
     return GroupTrainer(
         vlm,
@@ -180,7 +180,7 @@ def _trainer(
 
 
 def _supervised(
-    recipe: Recipe, seed: int, out: Path, settings: Settings, vlm: VLM, pool: Benchmark,
+    recipe: Recipe, arm: str, seed: int, out: Path, settings: Settings, vlm: VLM, pool: Benchmark,
     progress: Progress,
 ) -> Any:  # fmt: skip
     """The baseline that learns the right answers of the same records: as many a step, as many
@@ -192,7 +192,8 @@ def _supervised(
     if ranks.world() > 1:
         raise BadInput("an arm of supervised fine-tuning trains in one process, without torchrun")
     answer = importlib.import_module(f"repro.{recipe.paper}.demonstrations").answer
-    shown = [Demonstration(sample, answer(sample)) for sample in pool.samples]
+    how = recipe.arm(arm).switches
+    shown = [Demonstration(sample, answer(sample, how)) for sample in pool.samples]
     longest = (settings.max_prompt_length or LONGEST) + settings.max_completion_length
     return SFTTrainer(
         vlm,

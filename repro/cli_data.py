@@ -170,13 +170,14 @@ def _print(report: Report) -> None:
 @click.option("--root", type=PATH, help="Where to.  [default: $REELPROOF_DATA/BENCHMARK]")
 @click.option("--only", multiple=True, help="Pattern of the files to fetch; may be repeated.")
 @click.option("--arms", metavar="A,B", help="Of a paper: those to train.  [default: its own run]")
+@click.option("--profile", default="paper", show_default=True, help="Of a paper.")
 def fetch(
     benchmark: str, revision: str | None, root: Path | None, only: tuple[str, ...],
-    arms: str | None,
+    arms: str | None, profile: str,
 ) -> None:  # fmt: skip
     """Download a benchmark's data from the Hugging Face hub, at one commit.
 
-    A paper's name fetches the checkpoints and benchmarks of its profile `paper` instead, at the
+    A paper's name fetches the checkpoints and benchmarks of its --profile instead, at the
     locked commits (repro data lock). Run it again after an interruption: it continues. A branch
     name is refused.
 
@@ -190,18 +191,18 @@ def fetch(
     from repro.recipe import papers
 
     if benchmark in papers():
-        _fetch_paper(benchmark, root, arms)
+        _fetch_paper(benchmark, profile, root, arms)
         return
 
     click.echo(download(benchmark, root or data_root(benchmark), revision, only))
 
 
-def _fetch_paper(paper: str, root: Path | None, named: str | None) -> None:
+def _fetch_paper(paper: str, profile: str, root: Path | None, named: str | None) -> None:
     from evals.benchmarks import data_root
     from repro import needs
     from repro.recipe import Recipe
 
-    recipe = Recipe.load(paper, "paper")
+    recipe = Recipe.load(paper, profile)
     where = root or data_root(paper).parent
     arms = named.split(",") if named else None
     for need, folder in needs.fetch(recipe, where, ("score-released", "train", "eval"), arms):
@@ -248,16 +249,13 @@ def lock(paper: str, profile: str, update: bool, as_json: bool) -> None:
 @click.option("--published", type=FILE, help="The file that the authors published.")
 @click.option("--holmes", type=FILE, help="train_Video-Holmes.json of its owner.")
 @click.option("--masked", type=FOLDER, help="What repro data synthesize filled.")
+@click.option("--videos", type=FOLDER, help="Folder that its paths start from, to be linked to.")
 @click.option("--profile", help="Whose records, where profiles differ.  [default: paper]")
 @click.option("--out", type=PATH, help="[default: $REELPROOF_DATA/PAPER-train/records.json]")
 def build(
-    paper: str,
-    published: Path | None,
-    holmes: Path | None,
-    masked: Path | None,
-    profile: str | None,
-    out: Path | None,
-) -> None:
+    paper: str, published: Path | None, holmes: Path | None, masked: Path | None,
+    videos: Path | None, profile: str | None, out: Path | None,
+) -> None:  # fmt: skip
     """Write a paper's training records as training reads them: every id once.
 
     What nobody can draw again is left out and said in words.
@@ -266,13 +264,17 @@ def build(
     Examples:
       repro data build ktr --published Video-R1-Holmes-16k.json --holmes train_Video-Holmes.json
       repro data build mvp --published questions.json --masked $REELPROOF_DATA/mvp-train/masked
+      repro data build temporal_r1 --profile paper_7b --published runs/chosen/selected.jsonl
+        --videos /data
     """
     from evals.benchmarks import data_root
     from repro import training
 
     manifest = _manifest(paper, profile)
     at = out or data_root(manifest.folder) / training.RECORDS
-    built = training.build(manifest, at, published=published, holmes=holmes, masked=masked)
+    built = training.build(
+        manifest, at, published=published, holmes=holmes, masked=masked, videos=videos
+    )
     click.echo(f"{built.records} records: {built.file}")
     for text in built.lacks:
         click.echo(f"lacks {text}")

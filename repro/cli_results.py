@@ -135,7 +135,8 @@ def _show_cells(paper: Paper, cells: list[Status]) -> None:
 @click.option("--data", type=FILE, help="Records, for --benchmark jsonl.")
 @click.option("--type", "kind", help="Of questions whose row names none, as `multiple choice`.")
 @click.option(
-    "--graders", help="Names with commas, or all.  [default: the protocol's, or reelproof]"
+    "--graders",
+    help="Names with commas, or all.  [default: the protocol's and, beside it, reelproof]",
 )
 @click.option("--judge", metavar="URL", help="An LLM for what no rule could read (.../v1).")
 @click.option("--judge-model", metavar="NAME", help="The judge's model.")
@@ -159,6 +160,7 @@ def score(
     \b
     Examples:
       repro score --benchmark microworld --graders all replies.jsonl
+      repro score --benchmark charades_sta --protocol temporal-r1@no-think rows.jsonl.gz
       repro score --benchmark videomme --graders all 20260824_samples_videomme.jsonl
       repro score --benchmark mvbench --graders official,strict,video-r1 model_MVBench.xlsx
     """
@@ -180,8 +182,9 @@ def score(
     if bool(judge) != bool(judge_model):
         raise click.UsageError("--judge and --judge-model belong together")
     asked = protocols.load(protocol, benchmark) if protocol and benchmark else None
+    usual = dict.fromkeys([*([asked.grader] if asked else []), "reelproof"])
     found = rescore(
-        file, benchmark, words(graders) or (asked.grader if asked else "reelproof",),
+        file, benchmark, words(graders) or tuple(usual),
         questions=(
             partial(benchmarks.load, benchmark, split=split, root=root, data=data)
             if benchmark else None

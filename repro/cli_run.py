@@ -172,6 +172,8 @@ def train(
         total = steps or chosen.arm(arm).trainer.max_steps
         work = partial(train_arm, chosen, arm, until=until)
     out = out or Path("runs") / f"{chosen.paper}-{arm}-s{seed}"
+    if stage == "rl" and data is None:
+        chosen.require_records([arm])
     require_device(chosen)
     if stage == "rl" and (cards := machine.cards()):
         require_fits(chosen, (arm,), min(cards), int(os.environ.get("WORLD_SIZE", "1")))

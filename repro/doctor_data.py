@@ -41,7 +41,7 @@ def examine(recipe: Recipe) -> list[Finding]:
     found = [_model(need, fetch) for need in taken if need.key.startswith("model:")]
     if Path(recipe.model.id).is_dir():
         found.append(_told("model", recipe.model.id, broken(Path(recipe.model.id)), "--model DIR"))
-    if recipe.data.repository:
+    if recipe.data.repository or training.manifest_of(recipe):
         found.append(_records(recipe))
     return found + [_benchmark(name, fetch) for name in _asked(recipe)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,9 @@ class Switches:
         """Whether failed rollouts are sampled again, and whether a model is asked for each."""
         return "no"
 
+    def require_records(self, data: Data) -> None:
+        """Raises BadInput where these switches name records that a profile's are not."""
+
     def blind_passes(self, method: str) -> int:
         """Forwards over a question's words alone, for each failed rollout, of a frozen copy of the
         start checkpoint on every card; 0 where there is no such copy."""
@@ -87,8 +90,9 @@ class Trainer:
     completions of each; it serves num_iterations optimizer steps. Ours are `prompts_per_step`,
     `max_prompt_length` (tokens, clip included; a longer prompt is refused, not cut),
     `dynamic_sampling` (how often groups of equal rewards are drawn again from other records, as in
-    DAPO), `scale_rewards: kind` (as batch, over the rewards of one kind of question) and
-    `deepspeed` (a ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
+    DAPO), `scale_rewards: kind` (as batch, over the rewards of one kind of question),
+    `advantage_eps` (added to a standard deviation; TRL's is 1e-4 and no field) and `deepspeed` (a
+    ZeRO stage, 0 for none). epsilon_high: None means epsilon; for cispo it
     is the largest ratio itself. top_entropy_quantile: share of tokens, by entropy, that the policy
     term keeps. use_peft: LoRA on every linear layer of the language model. vllm_max_model_length:
     None means max_prompt_length + max_completion_length.
@@ -121,6 +125,7 @@ class Trainer:
     epsilon_high: float | None = None
     importance_sampling_level: Literal["token", "sequence"] = "token"
     top_entropy_quantile: float = 1.0
+    advantage_eps: float = 1e-4
     dynamic_sampling: int = 0
     gradient_accumulation_steps: int = 1
     max_prompt_length: int | None = None
@@ -152,7 +157,7 @@ class Trainer:
 _LEAST: Mapping[int, tuple[str, ...]] = {
     0: (
         "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "beta", "epsilon",
-        "epsilon_high", "top_k", "dynamic_sampling",
+        "epsilon_high", "top_k", "dynamic_sampling", "advantage_eps",
     ),
     1: (
         "prompts_per_step", "max_steps", "max_completion_length", "num_iterations", "save_steps",
@@ -406,6 +411,11 @@ class Recipe:
     def start(self, arm: str | None) -> Model:
         """The checkpoint that an arm starts from. Raises BadInput for an unknown arm."""
         return self.model if arm is None else self.arm(arm).start or self.model
+
+    def require_records(self, arms: Iterable[str]) -> None:
+        """Raises BadInput for an arm whose records are not among the profile's own."""
+        for name in arms:
+            self.arm(name).switches.require_records(self.data)
 
     def decoding(self, *, greedy: bool = False, seed: int = 0) -> Decoding:
         """How evaluation draws replies; greedy is one reply at temperature 0."""

@@ -62,6 +62,8 @@ def reproduce(
     """
     console = console or Console()
     working = scope.stages - {"report"}
+    if "train" in working:
+        recipe.require_records(scope.arms)
     if working:
         require_device(recipe)
     with folder.writing(out, resume=True):

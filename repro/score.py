@@ -23,7 +23,7 @@ from evals.run import graded
 from evals.saved import Saved
 from evals.types import Kind, Protocol, Row
 
-API_FAILURE = Unparsed("the tool recorded a failure of its API instead of a reply")
+API_FAILURE = Unparsed("a failure was recorded instead of a reply")
 
 
 @dataclass(frozen=True)

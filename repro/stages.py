@@ -11,6 +11,8 @@
 <out>/score/<arm>-s<seed>/<benchmark>/<protocol>/   record.json of a re-score
 <out>/<arm>-s<seed>/cells/<benchmark>/<protocol>/   record.json of a trained arm
 <out>/sft-s0/                                       the cold start
+
+Replies are kept in the rows: any other grader then costs no second asking (`repro score`).
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def _cells(
         argv=(
             "eval", "--recipe", name, "--profile", recipe.profile_name, "--every-cell",
             "--model", engine + checkpoint, "--arm", arm, "--seed", str(seed),
-            "--batch", str(batch), "--out", str(at), "--resume", "--no-cache",
+            "--batch", str(batch), "--out", str(at), "--resume", "--no-cache", "--save-replies",
             *(("--limit", str(limit)) if limit else ()),
         ),
         proof=at / DONE,

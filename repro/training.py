@@ -341,13 +341,14 @@ class Built:
 
 def build(
     manifest: Manifest, out: Path, *, published: Path | None = None, holmes: Path | None = None,
-    masked: Path | None = None,
+    masked: Path | None = None, videos: Path | None = None,
 ) -> Built:  # fmt: skip
     """Write `out` (.json) from a published copy, from the owner's train_Video-Holmes.json, or both;
     and from the folder that `repro data synthesize` filled.
 
-    With both, the copy's own Video-Holmes records must be those of the owner. Raises BadInput
-    naming the first that differs, or when nothing is given.
+    With both, the copy's own Video-Holmes records must be those of the owner. videos: where the
+    paths in the copy start from; what lies there is linked to beside `out`, whose folder is where
+    training looks. Raises BadInput naming the first that differs, or when nothing is given.
     """
     if published is None and holmes is None and masked is None:
         raise BadInput(
@@ -376,6 +377,8 @@ def build(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, built)
     jsonl.read(out, out.parent)  # what training will do: raises BadInput naming the record
+    if videos is not None:
+        _link(built, videos.absolute(), out.parent)
     first = manifest.parts[0]
     lacks = [f"{f.count} of {len(rows)} records that cannot be used, first {f.examples[0]}"
              for f in found.values()]  # fmt: skip
@@ -402,6 +405,13 @@ def _masked(manifest: Manifest, folder: Path, root: Path) -> list[dict[str, Any]
         moved |= {"path": (below / row["path"]).as_posix()} if row.get("path") else {}
         items.append({**row, **moved})
     return items
+
+
+def _link(rows: Sequence[Any], videos: Path, home: Path) -> None:
+    """Links to the folders that records' paths begin with, where there is nothing yet."""
+    for name in sorted({Path(row["path"]).parts[0] for row in rows if row.get("path")}):
+        if not (home / name).exists():
+            (home / name).symlink_to(videos / name)
 
 
 def _part_name(manifest: Manifest, index: int, row: Any, *, alone: bool) -> str:

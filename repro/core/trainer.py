@@ -357,14 +357,15 @@ class GroupTrainer(DurableTrainer):
                 for g, p, w in zip(drawn.groups, drawn.parts, weights, strict=True)]  # fmt: skip
 
     def _advantages(self, rewards: list[Tensor], kinds: list[str]) -> list[Tensor]:
-        scale = self.settings.scale_rewards
+        scale, eps = self.settings.scale_rewards, self.settings.advantage_eps
         if scale in ("group", "none"):
-            return advantages(rewards, scale=scale)
+            return advantages(rewards, scale=scale, eps=eps)
         everyones, types = rewards, kinds
         if ranks.world() > 1:  # every rank has as many groups, of as many rollouts
             everyones = list(ranks.stack(torch.stack(rewards).to(self.vlm.device)).cpu())
             types = [kind for each in ranks.gather(kinds) for kind in each]
-        gains = advantages(everyones, scale="batch", types=types if scale == "kind" else None)
+        types_ = types if scale == "kind" else None
+        gains = advantages(everyones, scale="batch", types=types_, eps=eps)
         first = ranks.rank() * len(rewards)
         return gains[first : first + len(rewards)]
 

@@ -19,7 +19,12 @@ from repro.recipe import Recipe, Trainer, papers, switches_of
 from repro.strict import nearest
 
 KTR = papers()["ktr"]
-OURS = {"prompts_per_step", "max_prompt_length", "dynamic_sampling"}  # TRL does not have them
+OURS = {
+    "prompts_per_step",
+    "max_prompt_length",
+    "dynamic_sampling",
+    "advantage_eps",
+}  # TRL does not have them
 
 
 Edit = Callable[..., Path]

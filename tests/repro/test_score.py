@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from evals import protocols
+from evals.run import score as scored
+from evals.types import Reply, Sample
 from repro.cli import cli
 
 OPTIONS = ["A. red", "B. blue", "C. green", "D. man", "E. tree"]
@@ -63,6 +68,38 @@ def test_intervals_are_compared_by_miou(tmp_path: Path) -> None:
     assert "mIoU" in text and "points of mIoU (temporal-r1-no-think to reelproof)" in text
 
 
+def test_both_parsers_of_rows_that_say_all_without_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows as a stage of the paper profile leaves them: one line of JSON, which the released
+    no-think parser does not read, a film that could not be, and a reply that was cut off."""
+    monkeypatch.delenv("REELPROOF_DATA", raising=False)
+    law = protocols.load("temporal-r1@no-think", "charades_sta")
+    sample = Sample("q", "When?", "temporal grounding", "[2, 15]", "video", None, cluster="v.mp4")
+    said = [Reply('{"start_time": "2.7", "end_time": "15.0"}', 9), Reply("between 2 and", 9, False)]
+    rows = [scored(replace(sample, id=f"q{n}"), r, 0, law, save=True) for n, r in enumerate(said)]
+    lost = replace(rows[0], id="q9", outcome="undecodable", reply=None, detail="no such file")
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(
+        gzip.compress("\n".join(json.dumps(asdict(r)) for r in (*rows, lost)).encode())
+    )
+    words = ("--benchmark", "charades_sta", "--protocol", "temporal-r1@no-think")
+    found = data(file, *words)
+    assert {name: (s["n"], s["mIoU"]) for name, s in found["graders"].items()} == {
+        "temporal-r1-no-think": (3, 0.0), "reelproof": (3, pytest.approx(12.3 / 13 / 3)),
+    }  # fmt: skip
+    outcomes = found["graders"]["reelproof"]["outcomes"]
+    assert outcomes == {"correct": 1, "truncated": 1, "unparsed": 1}
+    own = {"reply": said[0].text, "answer": "[2, 15]", "type": "temporal grounding"}
+    assert "mIoU" in run(write(tmp_path / "own.jsonl", own), *words).output
+    # What a row does not say is looked up, and what was not kept is said.
+    bare = run(write(tmp_path / "bare.jsonl", {"id": "q0", "reply": "2 - 5"}), *words)
+    assert bare.exit_code == 2 and "where is the data of charades_sta" in bare.output
+    gone = asdict(replace(rows[0], reply=None))
+    done = run(write(tmp_path / "gone.jsonl", gone), *words)
+    assert done.exit_code == 2 and "--save-replies keeps them" in done.output
+
+
 def test_the_spread_between_graders(replies: Path) -> None:
     found = data(replies, "--graders", "strict,reelproof,video-r1")
     scores = {name: s["micro"] for name, s in found["graders"].items()}
@@ -108,7 +145,7 @@ def test_a_protocol_names_the_grader(tmp_path: Path) -> None:
         tmp_path / "s.jsonl", {"doc_id": 0, "doc": doc, "target": "blue", "filtered_resps": "B"}
     )
     found = data(path, "--benchmark", "mvbench", "--protocol", "video-r1")
-    assert list(found["graders"]) == ["video-r1"]
+    assert list(found["graders"]) == ["video-r1", "reelproof"]  # ours stands beside it
     assert found["graders"]["video-r1"]["micro"] == 1.0
     assert "--protocol needs --benchmark" in run(path, "--protocol", "video-r1").output
 

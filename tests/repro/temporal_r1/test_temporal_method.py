@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from evals import protocols
 from evals.benchmarks.jsonl import read
 from evals.errors import BadInput
-from evals.extract import Answer, extract
+from evals.extract import Answer, Unparsed, extract
 from evals.grade import grade
 from evals.types import Sample, VideoClip
 from repro import arm as arms
@@ -134,14 +135,18 @@ def test_kinds_have_a_standard_deviation_of_their_own() -> None:
     given = [torch.tensor(r) for r in ([0.0, 1.0], [0.0, 0.1], [1.0, 1.0], [0.1, 0.1])]
     kinds = ["choice", "when", "choice", "when"]
 
-    def gains(scale: str) -> list[float]:
-        trainer = cast(GroupTrainer, SimpleNamespace(settings=SimpleNamespace(scale_rewards=scale)))
+    def gains(scale: str, eps: float = 1e-4) -> list[float]:
+        settings = SimpleNamespace(scale_rewards=scale, advantage_eps=eps)
+        trainer = cast(GroupTrainer, SimpleNamespace(settings=settings))
         found = GroupTrainer._advantages(trainer, given, kinds)
         return [round(float(g[1]), 2) for g in found]
 
     assert gains("kind") == [1.0, 1.0, 0.0, 0.0]
     assert gains("group") == [0.71, 0.71, 0.0, 0.0]
     assert gains("batch") == [1.02, 0.1, 0.0, 0.0]
+    assert gains("group", 0.5) == [0.41, 0.09, 0.0, 0.0]  # 0.5 / (0.71 + 0.5), 0.05 / (0.07 + 0.5)
+    paper = Recipe.load("temporal_r1", "paper")
+    assert (paper.trainer.advantage_eps, RECIPE.trainer.advantage_eps) == (1e-6, 1e-4)
 
 
 # --- demonstrations ----------------------------------------------------------------------------
@@ -164,6 +169,24 @@ def test_what_is_taught_earns_full_marks_and_is_read_as_its_gold(timed: Path) ->
         answer = extract(d.completion, s.kind, "reelproof", s.options)
         assert isinstance(answer, Answer) and grade(answer, s.gold, s.kind, s.options, 1.0) == 1.0
     assert taught(Recipe.load("ktr"), shown, 0) is shown
+
+
+@pytest.mark.parametrize("sample", [LOCATE, CHOICE, BOTH])
+def test_the_papers_supervised_arm_is_taught_what_its_released_parser_reads(sample: Sample) -> None:
+    """`sft` is printed without thinking; of one line of JSON that parser reads no interval."""
+    paper, micro = Recipe.load("temporal_r1", "paper"), RECIPE.arm("sft").switches
+    told = demonstrations.answer(sample, paper.arm("sft").switches)
+    assert demonstrations.answer(sample, micro) == demonstrations.answer(sample)
+    law = protocols.load("temporal-r1@no-think", "charades_sta")
+    if sample is LOCATE:
+        assert told == '<answer>{\n"start_time": "1.0",\n"end_time": "3.0"\n}</answer>'
+        read = extract(told, sample.kind, law.grader)
+        assert isinstance(read, Answer) and read.interval == (1.0, 3.0)
+        bare = demonstrations.answer(sample, micro)
+        assert isinstance(extract(bare, sample.kind, law.grader), Unparsed)
+    robust = extract(told, sample.kind, "reelproof", sample.options)
+    assert isinstance(robust, Answer)
+    assert grade(robust, sample.gold, sample.kind, sample.options, 1.0) == 1.0
 
 
 def test_new_tokens_begin_as_the_mean_of_what_spelt_them(student: VLM) -> None:

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from evals import benchmarks, made, protocols
 from evals.errors import BadInput
+from evals.prompts import question_text
 from evals.types import Protocol
+from evals.video import Clips
 from repro import arm, cli_select, doctor_data, needs, plan, training
+from repro.cli import cli
 from repro.grid import grid
 from repro.recipe import Recipe
 from repro.temporal_r1.data import published, record
@@ -181,6 +186,52 @@ def test_one_odd_record_costs_itself_and_is_counted(tmp_path: Path) -> None:
         training.build(manifest, tmp_path / "again.json", published=file)
 
 
+def test_the_substitute_of_the_7b_profile_is_built_from_a_selection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the pools below $REELPROOF_DATA to what training reads, by the commands of README.md."""
+    monkeypatch.setenv("REELPROOF_DATA", str(tmp_path))
+    for name in ("charades_sta", "nextgqa"):
+        made.make(name, tmp_path)
+    (tmp_path / "charades_sta" / "charades_sta_train.txt").write_text("AB0 0.0 1.5##a door opens.")
+    words = ["--benchmark", "charades_sta", "--benchmark", "nextgqa/test", "--model", "random",
+             "--low", "0", "--no-cache"]  # fmt: skip
+    out = tmp_path / "chosen"
+    choose = ["data", "select", "--recipe", "temporal_r1", "--profile", "paper_7b", *words]
+    done = CliRunner().invoke(cli, [*choose, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (out / "random.jsonl").open()]
+    assert rows and {row["data_source"] for row in rows} <= {"charades_sta", "nextgqa"}
+    build = ["data", "build", "temporal_r1", "--profile", "paper_7b", "--videos", str(tmp_path)]
+    done = CliRunner().invoke(cli, [*build, "--published", str(out / "random.jsonl")])
+    assert done.exit_code == 0, done.output
+    seven = Recipe.load("temporal_r1", "paper_7b")
+    pool = arm._records(seven, None, None)
+    assert len(pool.samples) == len(rows) and {s.id.split("/")[0] for s in pool.samples} <= {
+        "charades", "nextgqa"
+    }  # fmt: skip
+    assert all(s.media and Clips(seven.training_protocol).load(s) for s in pool.samples)
+    grounded = next(s for s in pool.samples if s.kind == "grounded qa")
+    assert question_text(grounded, seven.view.prompt).endswith(grounded.options[-1])
+
+
+def test_what_is_known_of_the_substitute() -> None:
+    seven = Recipe.load("temporal_r1", "paper_7b")
+    manifest = training.manifest_of(seven)
+    assert manifest is not None and not manifest.published
+    assert manifest.file.records == seven.data.size == 32000
+    assert [p.pool for p in manifest.parts] == [
+        next(n for split, n in benchmarks.card(name).splits.items() if split == part)
+        for name, part in (("charades_sta", "train"), ("activitynet_captions", "train"),
+                           ("nextqa", "train"), ("nextgqa", "val"))
+    ]  # fmt: skip
+    asked = [a.benchmark for a in grid(seven)]
+    assert sorted(asked) == sorted(protocols.covered("temporal-r1"))
+    assert seven.scoring is not None and seven.scoring.public == ()
+    models = {need.key for need in needs.needs(seven) if need.key.startswith("model:")}
+    assert models == {"model:Qwen/Qwen2.5-VL-7B-Instruct"}  # nothing released to score
+
+
 def test_records_are_found_by_the_profiles_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +254,17 @@ def test_records_are_found_by_the_profiles_own_name(
     assert training.located(seven) == (own, own.parent)
     finding = doctor_data._records(seven)
     assert "temporal-rlt-substitute" in finding.found and "holds no record" in finding.found
+
+
+@pytest.mark.parametrize("name", ["selected", "random_records"])
+def test_what_was_selected_for_micro_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    words = ["temporal_r1", "--profile", "paper", "--out", str(tmp_path / "out")]
+    for command in (["reproduce", *words, "--arms", name], ["train", *words, "--arm", name]):
+        done = CliRunner().invoke(cli, command)
+        assert done.exit_code == 2 and "a selection out of microworld timed-train" in done.output
+        assert not (tmp_path / "out" / "recipe.json").exists()
+    Recipe.load("temporal_r1").require_records([name, "both"])
+    PAPER.require_records(PAPER.run)
 
 
 def test_the_published_file_becomes_what_training_reads(tmp_path: Path) -> None:
