@@ -27,7 +27,7 @@ from rich.console import Console
 
 from evals import made
 from evals.errors import BadInput, EnvironmentFault
-from evals.verify import Findings, verify
+from evals.verify import NOTES, Findings, verify
 from repro import folder, lock, needs, training
 from repro.grid import grid
 from repro.recipe import Recipe
@@ -194,7 +194,7 @@ class _Rehearsal:
             if subset == "video-r1-eval":
                 made.video_r1_eval(name, root / name)
             report = verify(name, root / name, subset=subset)
-            _only(report.findings, ("count", "card"), f"the made copy of {name}")
+            _only(report.findings, ("count", *NOTES), f"the made copy of {name}")
             seen.append(f"{name} {report.questions}")
         records = self._records(root / self._manifest.folder)
         self._demonstrations(root)
