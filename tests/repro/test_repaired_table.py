@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from repro import folder
-from repro.ffr import gap, table
+from repro import repaired_table as table
+from repro.ffr import gap
 from results import ledger
 from results.ledger import Run
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "results" / "runs" / "ffr" / "microworld"
 
 
@@ -58,7 +59,7 @@ def test_measured_gaps_are_kept_by_run(tmp_path: Path) -> None:
 
 def test_the_readme_has_the_table_of_the_committed_runs() -> None:
     text = (ROOT / "repro" / "ffr" / "README.md").read_text(encoding="utf-8")
-    assert table.block(RUNS) in text, "python -m repro.ffr.table writes it anew"
+    assert table.block(RUNS) in text, "python -m repro.repaired_table writes it anew"
 
 
 def test_every_measured_gap_is_of_a_committed_run(runs: list[Run]) -> None:
