@@ -109,6 +109,8 @@ def _records(recipe: Recipe) -> Iterable[Need]:
     manifest = training.manifest_of(recipe)
     if manifest is not None and recipe.data.repository:
         for part in manifest.parts:
+            if part.repository.count("/") != 1:  # no data set of the hub: its owner's own place
+                continue
             yield Need(
                 f"dataset:{part.repository}", UNRESOLVED, f"films of {part.name}",
                 frozenset({"train"}), None, "",

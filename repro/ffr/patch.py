@@ -241,14 +241,20 @@ def as_json(patch: Patch) -> str:
 
 
 def render(patch: Patch, fields: Fields = "all", seconds: Sequence[float] = ()) -> str:
-    """The words that are appended to the student's prompt (ffr.md 1.7).
+    """The words that are appended to the student's prompt (ffr.md 1.7): `told` between the released
+    trainer's sentences."""
+    return f"{BEFORE}{told(patch, fields, seconds)}{AFTER}"
+
+
+def told(patch: Patch, fields: Fields = "all", seconds: Sequence[float] = ()) -> str:
+    """What they say of the patch.
 
     fields: `all` gives the labelled lines of the paper's Fig. 2, `content` the guidance alone, as
     released, `no_visual` what remains without key frames and regions. seconds: when each of the
     student's frames is seen, printed beside its number.
     """
     if fields == "content":
-        return f"{BEFORE}{patch.guidance}{AFTER}"
+        return patch.guidance
     lines: list[tuple[str, str]] = [("Error type", patch.error_class)]
     if fields == "no_visual":
         patch = replace(patch, key_frames=(), regions=())
@@ -256,8 +262,7 @@ def render(patch: Patch, fields: Fields = "all", seconds: Sequence[float] = ()) 
     lines += [("Temporal markers", "; ".join(patch.temporal_markers))]
     lines += [("Regions", "; ".join(_placed(r, seconds) for r in patch.regions))]
     lines += [("Guidance", patch.guidance)]
-    said = "\n".join(f"{label}: {text}" for label, text in lines if text)
-    return f"{BEFORE}{said}{AFTER}"
+    return "\n".join(f"{label}: {text}" for label, text in lines if text)
 
 
 def _named(frame: int, seconds: Sequence[float]) -> str:

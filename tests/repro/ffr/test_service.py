@@ -21,7 +21,7 @@ from evals.types import Sample, VideoClip
 from repro.ffr.breaker import Breaker
 from repro.ffr.cache import Cache, Replay
 from repro.ffr.gate import Gate
-from repro.ffr.patch import Patch
+from repro.ffr.patch import Patch, told
 from repro.ffr.service import Limits, Service, _began
 from repro.ffr.teacher import (
     Busy,
@@ -152,7 +152,8 @@ def test_the_blind_test_is_the_last_word() -> None:
         assert service.counts["leak_blind"] == service.counts["blind_tests"] == 2
     with Service(Scripted(), Gate(blind, bound=0.25), limits=QUICK) as service:
         assert statuses(service.start([FAILURE]).result(LONG)) == ["ok"]
-    assert set(seen) == {None, PATCH.words}
+    words = told(PATCH, seconds=CLIP.seconds)  # also when each frame that it names is seen
+    assert set(seen) == {None, words} and " s)" in words
 
 
 def test_a_defect_is_not_an_outage() -> None:
@@ -440,7 +441,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from repro.ffr.cache import Cache
-from repro.ffr.patch import Patch
+from repro.ffr.patch import Patch, told
 from evals.types import Sample
 from repro.ffr.teacher import Failure, Repair
 cache = Cache(Path(sys.argv[1]))
