@@ -109,4 +109,5 @@ class BlindStudent:
         positions = torch.cat([places, where.expand(3, -1)], -1).to(self.vlm.device)
         with self._lock, torch.no_grad():
             hidden = self.vlm.run(row[None], None, positions[:, None], None)[0]
-            return self.vlm.net.lm_head(hidden[len(asked) - 1 :]).float().log_softmax(-1)
+            logits: Tensor = self.vlm.net.lm_head(hidden[len(asked) - 1 :])
+            return logits.float().log_softmax(-1)

@@ -85,7 +85,8 @@ def uniform(records: Sequence[Record]) -> float:
     )
     worst = max(float(np.square(count - even).sum()) for count in counts)
     rarer = int((np.square(drawn - even).sum(1) >= worst - 1e-9).sum())
-    return min(1.0, k * (1 + rarer) / (1 + len(drawn)))
+    share: float = k * (1 + rarer) / (1 + len(drawn))
+    return min(1.0, share)
 
 
 def _candidates(record: Record) -> list[str]:
