@@ -12,7 +12,7 @@ from evals.vlm import VLM
 from repro.ffr.blind import BlindStudent
 from repro.ffr.case import Case
 from repro.ffr.gate import Gate
-from repro.ffr.patch import Patch
+from repro.ffr.patch import Patch, told
 from repro.ffr.teacher import Failure
 
 CHOICE = Sample(
@@ -51,7 +51,7 @@ def test_the_bound_decides(student: VLM) -> None:
     """Whatever the words do to its letters, the bound decides."""
     blind = BlindStudent(student, "micro", orders=1)
     patch = Patch("spatial", (), (), (), "See there.")
-    gain = blind(case(), patch.words) - blind(case(), None)
+    gain = blind(case(), told(patch, seconds=case().seconds)) - blind(case(), None)
     for bound, refused in ((gain - 1e-4, True), (gain + 1e-4, False)):
         found = Gate(blind, bound).test(patch, case())
         assert (found is not None) == refused
