@@ -18,10 +18,10 @@ from pathlib import Path
 
 from repro.arm_table import cell, in_order, marked, table, whole
 from repro.conclude import committed
-from repro.mvp import rewards
+from repro.mvp.marks import of_row
+from repro.mvp.rewards import numbers as numbers_of
 from results.arms import label
 from results.ledger import Run
-from results.schema import Row
 
 ORDER = ("cold", "qa", "mvp", "mvp_qa", "mvp_exact", "mvp_slot")
 FAMILIES = ("order", "cause", "count")
@@ -39,22 +39,13 @@ def numbers(run: Run) -> dict[str, float]:
             if (family := row.tags.get("family", "")) in FAMILIES:
                 found[family].append(row.score)
             continue
-        gold, marks = rewards.numbers(row.gold), _marks(row)
+        k, _, marks = of_row(row)
         for name in ("exact", "sel", "ord"):
             found[name].append(getattr(marks, name))
-        found[f"K = {len(gold)}"].append(marks.exact)
-        found["backwards"].append(float(_said(row) == gold[::-1]))
+        found[f"K = {k}"].append(marks.exact)
+        said = row.prediction and numbers_of(row.prediction)
+        found["backwards"].append(float(said == numbers_of(row.gold)[::-1]))
     return {name: statistics.fmean(values) for name, values in found.items()}
-
-
-def _said(row: Row) -> tuple[int, ...] | None:
-    return None if row.prediction is None else rewards.numbers(row.prediction)
-
-
-def _marks(row: Row) -> rewards.Marks:
-    """K missing pictures have 2 K candidates in microworld."""
-    gold = rewards.numbers(row.gold)
-    return rewards.marks(_said(row), gold, 2 * len(gold))
 
 
 def markdown(runs: Sequence[Run]) -> str:

@@ -383,7 +383,8 @@ def build(
     lacks = [f"{f.count} of {len(rows)} records that cannot be used, first {f.examples[0]}"
              for f in found.values()]  # fmt: skip
     if not published:
-        lacks.append(f"the {first.records or 0:,} records of {first.name}; {manifest.unknown[0]}")
+        many = "" if first.records is None else f"{first.records:,} "
+        lacks.append(f"the {many}records of {first.name}; {manifest.unknown[0]}")
     return Built(out, len(built), tuple(lacks))
 
 

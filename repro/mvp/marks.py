@@ -52,14 +52,20 @@ def by_tier(rows: Iterable[Row]) -> list[Tier]:
     for row in rows:
         if row.kind != KIND or row.outcome in LOST:
             continue
-        gold = numbers(row.gold)
-        m = len(gold) + int(row.tags["family"].rpartition("+")[2])
-        said = numbers(row.prediction) if row.prediction else None
-        tiers[len(gold), m].append(marks(said, gold, m))
+        k, m, found = of_row(row)
+        tiers[k, m].append(found)
     return [
         Tier(k, m, len(found), _mean(found), chance(k, m))
         for (k, m), found in sorted(tiers.items())
     ]
+
+
+def of_row(row: Row) -> tuple[int, int, Marks]:
+    """K, M and marks of one reply to an ordering question."""
+    gold = numbers(row.gold)
+    m = len(gold) + int(row.tags["family"].rpartition("+")[2])
+    said = numbers(row.prediction) if row.prediction else None
+    return len(gold), m, marks(said, gold, m)
 
 
 def _mean(found: list[Marks]) -> Marks:
