@@ -53,7 +53,7 @@ def test_a_rehearsal_of_ffr_needs_no_teacher_s_server(tmp_path: Path) -> None:
     rehearsal = _Rehearsal(paper, tmp_path, QUIET, 1)
     with _data_in(tmp_path / "data"):
         rehearsal.weights()
-        assert "3, 1 parts" in rehearsal.data()
+        assert "9, 3 parts" in rehearsal.data()  # three of each known parent
         rehearsal.recipe_file()
         assert rehearsal.commits().startswith("refused (ffr --profile rehearsal names no commit")
         made = rehearsal.recipe
